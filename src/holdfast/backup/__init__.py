@@ -1,0 +1,1 @@
+"""Seals backups: from a source's streams to an entry of its history."""

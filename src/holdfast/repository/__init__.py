@@ -1,0 +1,1 @@
+"""The stored format and its guarantees (docs/format.md)."""

@@ -1,0 +1,267 @@
+"""Checks a repository: structure from listings, tables and history; with ``read_percent``, every byte of packs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+from blake3 import blake3
+
+from holdfast.model.errors import Denied, HoldfastError, IntegrityBroken, NotFound
+from holdfast.model.events import OnProgress, Progress
+from holdfast.repository import history as histories
+from holdfast.repository.area import Area
+from holdfast.repository.format import names, rules
+from holdfast.repository.format.container import HASH_BYTES, Frame, ObjectType, Opener, broken
+from holdfast.repository.format.entry import HistoryEntry
+from holdfast.repository.format.lists import ContentRef, parse_leaf, parse_root
+from holdfast.repository.format.names import BackupId, ChunkId, PackName
+from holdfast.repository.format.record import BackupRecord
+from holdfast.repository.history import History
+from holdfast.repository.index.lookup import ChunkIndex, open_index, save_index
+from holdfast.repository.index.segment import Segment
+from holdfast.repository.reading import LISTS_PER_BATCH, ChunkReader, read_tree
+from holdfast.repository.remembered import Remembered
+
+ENTRIES_PER_BATCH = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class CheckFinding:
+    """Something broken: which object, what about it, and the backups it touches (all ids in full)."""
+
+    subject: str
+    message: str
+    backups: tuple[BackupId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AreaReport:
+    """What checking one area found."""
+
+    title: str
+    backups: int
+    packs: int
+    stored_bytes: int
+    read_bytes: int
+    index_rebuilt: bool
+    findings: tuple[CheckFinding, ...]
+
+    @property
+    def touched(self) -> tuple[BackupId, ...]:
+        return tuple(dict.fromkeys(backup for finding in self.findings for backup in finding.backups))
+
+
+@dataclass(slots=True)
+class _Checking:
+    """One area being checked; findings gather as they come."""
+
+    area: Area
+    executor: Executor
+    on_progress: OnProgress
+    findings: list[CheckFinding] = field(default_factory=list)
+    sound_lists: set[ChunkId] = field(default_factory=set)
+
+    def note(self, subject: str, error: HoldfastError | str, backups: Sequence[BackupId] = ()) -> None:
+        message = error if isinstance(error, str) else error.message
+        self.findings.append(CheckFinding(subject, message, tuple(backups)))
+
+
+def check_area(
+    area: Area,
+    executor: Executor,
+    remembered: Remembered | None,
+    on_progress: OnProgress,
+    read_percent: float | None = None,
+) -> AreaReport:
+    """Check one area; what is broken becomes findings. Raises only what keeps from looking (``Unavailable``, keys).
+
+    A cached index that is missing, stale or broken is no finding: it is made anew from the packs.
+    """
+    state = _Checking(area, executor, on_progress)
+    history = _check_history(state, remembered)
+    index = open_index(area, history.state.condemned, executor, cached=False)
+    try:
+        for trouble in index.trouble:
+            state.note(trouble.name, trouble.error)
+        read_bytes = _read_packs(state, index, read_percent) if read_percent is not None else 0
+        records = _check_backups(state, history, index)
+        rebuilt = _rebuild_cache(area, index)
+        stored = sum(index.packs.values())
+        return AreaReport(
+            area.title, len(records), len(index.packs), stored, read_bytes, rebuilt, tuple(state.findings)
+        )
+    finally:
+        index.close()
+
+
+def _check_history(state: _Checking, remembered: Remembered | None) -> History:
+    entries: list[tuple[HistoryEntry, bytes]] = []
+    numbers = histories.list_numbers(state.area)
+
+    def read(number: int) -> tuple[HistoryEntry, bytes] | IntegrityBroken | None:
+        try:
+            return histories.read_entry(state.area, number)
+        except IntegrityBroken as error:
+            return error
+        except NotFound:
+            return None  # deleted below a checkpoint since the listing; a hole shows in the chain
+
+    for number, entry in zip(numbers, state.executor.map(read, numbers), strict=True):
+        if isinstance(entry, IntegrityBroken):
+            state.note(names.history_entry(state.area.keys.area, number), entry)
+        elif entry is not None:
+            entries.append(entry)
+    history = histories.understand(entries)
+    for message in history.breaks:
+        state.note(names.history(state.area.keys.area), f"the history of {state.area.title}: {message}")
+    if remembered is not None:
+        try:
+            rules.refuse_rollback(state.area.title, history.head, history.head_hash, remembered.seen(state.area))
+        except IntegrityBroken as error:
+            state.note(names.history(state.area.keys.area), error)
+    return history
+
+
+def _read_packs(state: _Checking, index: ChunkIndex, percent: float) -> int:
+    """Read packs whole, all or a random share; every chunk of a pack that fails is tried by itself."""
+    chosen = [name for name in index.packs if percent >= 100 or random.SystemRandom().random() * 100 < percent]
+    total = sum(index.packs[name] for name in chosen)
+    done = 0
+
+    def read(name: PackName) -> tuple[PackName, list[tuple[ChunkId | None, IntegrityBroken]]]:
+        return name, list(_broken_chunks(state.area, name))
+
+    for name, troubles in state.executor.map(read, chosen):
+        done += index.packs[name]
+        state.on_progress(Progress(done, total))
+        if troubles:
+            if any(chunk is None for chunk, _ in troubles):
+                index.forget(name)
+            index.forget_chunks(name, [chunk for chunk, _ in troubles if chunk])
+            path = names.pack(state.area.keys.area, name)
+            if all(finding.subject != path for finding in state.findings):
+                state.note(path, troubles[0][1])
+    return done
+
+
+def _broken_chunks(area: Area, name: PackName) -> Iterator[tuple[ChunkId | None, IntegrityBroken]]:
+    """Yield every broken chunk of a pack, or None in the place of one where all of it is lost."""
+    what = f"pack {name.hex()[:12]}"
+    try:
+        data = memoryview(area.store.get(names.pack(area.keys.area, name)))
+    except NotFound:
+        return  # deleted by a prune since the listing
+    sound = len(data) >= HASH_BYTES and blake3(data[:-HASH_BYTES]).digest() == bytes(name) == bytes(data[-HASH_BYTES:])
+    try:
+        facts, opener = area.open_pack_table(name, data)
+    except IntegrityBroken as error:
+        yield None, error
+        return
+    lost = False
+    for frame in opener.frames:
+        chunk = ChunkId(opener.ids[32 * frame.counter : 32 * frame.counter + 32])
+        reason = _chunk_error(area, opener, frame, data, chunk, facts.is_list)
+        if reason is not None:
+            lost = True
+            yield chunk, reason
+    if not sound and not lost:
+        # Every chunk opens, yet the bytes are not those that were written: a copy should take its place.
+        yield ChunkId(b""), IntegrityBroken(f"{what} is broken: its bytes changed since they were written")
+
+
+def _chunk_error(
+    area: Area, opener: Opener, frame: Frame, data: memoryview, chunk: ChunkId, is_list: bool
+) -> IntegrityBroken | None:
+    try:
+        plain = opener.open(frame, data[frame.offset : frame.offset + frame.stored])
+    except IntegrityBroken as error:
+        return error
+    if area.keys.chunk_id(plain, data=not is_list) != chunk:
+        return broken(opener.what, f"chunk {chunk.hex()[:12]} is something else")
+    return None
+
+
+def _check_backups(state: _Checking, history: History, index: ChunkIndex) -> list[BackupRecord]:
+    records = []
+    reader = ChunkReader(state.area, index)
+    for entry in history.live_entries():
+        backup = entry.backups[0]
+        try:
+            record = histories.record_of(state.area, entry)
+            records.append(record)
+            missing = _missing_chunks(state, reader, index, record)
+        except IntegrityBroken as error:
+            state.note(f"backup {backup}", error, [backup])
+            continue
+        if missing:
+            lost = f"{missing} of its chunks are in no sound pack"
+            state.note(f"backup {backup}", f"backup {backup} cannot be restored in full: {lost}", [backup])
+    return records
+
+
+def _missing_chunks(state: _Checking, reader: ChunkReader, index: ChunkIndex, record: BackupRecord) -> int:
+    """Walk a backup's lists and count chunks that are nowhere. Lists found sound before are not walked again."""
+    missing = 0
+    refs: list[ContentRef] = []
+    for entry in read_tree(reader, record, state.executor):
+        if entry.ref is not None and entry.ref.id is not None:
+            refs.append(entry.ref)
+        if len(refs) >= ENTRIES_PER_BATCH:
+            missing += _walk(state, reader, index, refs)
+            refs = []
+    return missing + _walk(state, reader, index, refs)
+
+
+def _walk(state: _Checking, reader: ChunkReader, index: ChunkIndex, refs: Sequence[ContentRef]) -> int:
+    fresh = [ref for ref in refs if ref.id is not None and ref.id not in state.sound_lists]
+    missing = _count_missing(index, [ref.id for ref in fresh if ref.depth == 0 and ref.id is not None])
+    roots = [ref for ref in fresh if ref.depth == 2]
+    leaves = [(ref.id, ref.size) for ref in fresh if ref.depth == 1 and ref.id is not None]
+    for ref, plain in zip(roots, reader.read_lists([ref.id for ref in roots if ref.id], state.executor), strict=True):
+        leaves += parse_root("a list of chunks", plain, ref.size)
+    for start in range(0, len(leaves), LISTS_PER_BATCH):
+        batch = [leaf for leaf in leaves[start : start + LISTS_PER_BATCH] if leaf[0] not in state.sound_lists]
+        plains = reader.read_lists([leaf for leaf, _ in batch], state.executor)
+        for (leaf, size), plain in zip(batch, plains, strict=True):
+            lost = _count_missing(index, [row.id for row in parse_leaf("a list of chunks", plain, size)])
+            missing += lost
+            if not lost:
+                state.sound_lists.add(leaf)
+    return missing
+
+
+def _count_missing(index: ChunkIndex, chunks: Sequence[ChunkId]) -> int:
+    return sum(at is None for at in index.find(chunks))
+
+
+def _rebuild_cache(area: Area, index: ChunkIndex) -> bool:
+    """Put a new index where the stored one does not tell what the packs tell; return whether that was done."""
+    stored = [info.name for info in area.store.list(names.index(area.keys.area))]
+    if _tells_enough(area, stored, index):
+        return False
+    try:
+        new = save_index(index)
+        for name in stored:
+            if name != new:
+                area.store.delete(name)
+    except Denied:
+        return False  # credentials that may only read; the cache is remade by the next backup
+    return True
+
+
+def _tells_enough(area: Area, stored: Sequence[str], index: ChunkIndex) -> bool:
+    """Whether the stored segments open and cover every pack. Remote ones are not fetched only to be looked at."""
+    covered: set[PackName] = set()
+    for name in stored:
+        path = area.store.local_path(name)
+        if path is None:
+            return True
+        try:
+            with Segment.open(path, area.claim(ObjectType.INDEX), area.keys.of_epoch) as segment:
+                covered |= {pack.name for pack in segment.packs}
+        except (IntegrityBroken, FileNotFoundError):
+            return False
+    return covered >= set(index.packs)

@@ -1,0 +1,121 @@
+"""How every key follows from a root (docs/format.md, sections 3 and 4)."""
+
+from __future__ import annotations
+
+import struct
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from blake3 import blake3
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from holdfast.model.errors import IntegrityBroken, KeyInvalid
+from holdfast.repository.format.names import AreaId, ChunkId, RepositoryId
+
+KEY_BYTES = 32
+ARGON2_MEMORY_KIB_MAX = 1 << 20
+ARGON2_PASSES_MAX = 16
+ARGON2_LANES_MAX = 16
+FORMAT_LABEL = b"holdfast/v1"
+
+
+def join(*parts: bytes) -> bytes:
+    """Return the parts, each behind its length as u32."""
+    return b"".join(struct.pack("<I", len(part)) + part for part in parts)
+
+
+def hkdf(key: bytes, salt: bytes, info: bytes) -> bytes:
+    """HKDF-SHA256 (RFC 5869) to 32 bytes."""
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=info).derive(key)
+
+
+def derive(key: bytes, *parts: bytes) -> bytes:
+    return hkdf(key, bytes(32), join(FORMAT_LABEL, *parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Argon2Parameters:
+    """How a passphrase becomes a secret; salt of 16 bytes. Defaults are RFC 9106's second recommendation."""
+
+    salt: bytes
+    memory_kib: int = 65536
+    passes: int = 3
+    lanes: int = 4
+
+    def __post_init__(self) -> None:
+        sound = (
+            8 * self.lanes <= self.memory_kib <= ARGON2_MEMORY_KIB_MAX
+            and 1 <= self.passes <= ARGON2_PASSES_MAX
+            and 1 <= self.lanes <= ARGON2_LANES_MAX
+            and len(self.salt) == 16
+        )
+        if not sound:
+            raise IntegrityBroken(
+                f"a key slot asks for argon2id with {self.memory_kib} KiB, {self.passes} passes, {self.lanes} lanes",
+                hint="Such a slot was not written by holdfast; look who can write to the store.",
+            )
+
+
+def passphrase_secret(passphrase: str, parameters: Argon2Parameters) -> bytes:
+    """Argon2id (RFC 9106) of the passphrase in NFC, UTF-8."""
+    return Argon2id(
+        salt=parameters.salt,
+        length=KEY_BYTES,
+        iterations=parameters.passes,
+        lanes=parameters.lanes,
+        memory_cost=parameters.memory_kib,
+    ).derive(unicodedata.normalize("NFC", passphrase).encode())
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AreaKeys:
+    """What opens one area: its key of every epoch at hand. ``current_epoch`` is what new objects are sealed under."""
+
+    repository: RepositoryId
+    area: AreaId
+    keys: Mapping[int, bytes]
+    current_epoch: int
+    chunk_key_data: bytes = field(init=False)
+    chunk_key_list: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        first = self.of_epoch(1)
+        object.__setattr__(self, "chunk_key_data", derive(first, b"chunk id", b"data"))
+        object.__setattr__(self, "chunk_key_list", derive(first, b"chunk id", b"list"))
+
+    def of_epoch(self, epoch: int) -> bytes:
+        """Return the area key of an epoch; raises ``KeyInvalid`` where the slot at hand is older."""
+        if epoch not in self.keys:
+            raise KeyInvalid(
+                f"the key at hand does not open epoch {epoch} of the repository",
+                hint="The keys were rotated. Use a passphrase or key file that `holdfast key rotate` re-wrapped, "
+                "or have someone who holds one run `holdfast key add`.",
+            )
+        return self.keys[epoch]
+
+    @property
+    def chunker_seed(self) -> int:
+        return int.from_bytes(derive(self.of_epoch(1), b"chunker seed")[:8], "little") >> 1
+
+    def chunk_id(self, plain: bytes | bytearray | memoryview, *, data: bool) -> ChunkId:
+        return ChunkId(blake3(plain, key=self.chunk_key_data if data else self.chunk_key_list).digest())
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RootKeys:
+    """The roots of the epochs at hand, of a repository-wide slot."""
+
+    repository: RepositoryId
+    roots: Mapping[int, bytes]
+    current_epoch: int
+
+    def area_id(self, application: str, source: str) -> AreaId:
+        name_key = derive(self.roots[1], b"name key", self.repository)
+        return AreaId(blake3(join(application.encode(), source.encode()), key=name_key).digest()[:16])
+
+    def area_keys(self, area: AreaId) -> AreaKeys:
+        keys = {epoch: derive(root, b"area key", self.repository, area) for epoch, root in self.roots.items()}
+        return AreaKeys(self.repository, area, keys, self.current_epoch)

@@ -1,0 +1,86 @@
+"""Names of objects in a store (docs/format.md, section 2)."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import NewType
+
+RepositoryId = NewType("RepositoryId", bytes)
+AreaId = NewType("AreaId", bytes)
+SlotId = NewType("SlotId", bytes)
+BackupId = NewType("BackupId", str)
+RunId = NewType("RunId", str)
+PackName = NewType("PackName", bytes)
+ChunkId = NewType("ChunkId", bytes)
+
+IDENTITY = "identity"
+SLOTS = "slots/"
+EPOCHS = "epochs/"
+CATALOG = "catalog/"
+HISTORY_NUMBER_MAX = 10**12 - 1
+
+_PACK = re.compile(r"areas/[0-9a-f]{32}/packs/([0-9a-f]{2})/([0-9a-f]{64})")
+_HISTORY = re.compile(r"areas/[0-9a-f]{32}/history/([0-9]{12})")
+
+
+def slot(slot_id: SlotId) -> str:
+    return f"{SLOTS}{slot_id.hex()}"
+
+
+def epoch(number: int) -> str:
+    return f"{EPOCHS}{number:08d}"
+
+
+def catalog(area: AreaId) -> str:
+    return f"{CATALOG}{area.hex()}"
+
+
+def packs(area: AreaId) -> str:
+    return f"areas/{area.hex()}/packs/"
+
+
+def pack(area: AreaId, name: PackName) -> str:
+    return f"{packs(area)}{name.hex()[:2]}/{name.hex()}"
+
+
+def history(area: AreaId) -> str:
+    return f"areas/{area.hex()}/history/"
+
+
+def history_entry(area: AreaId, number: int) -> str:
+    return f"{history(area)}{number:012d}"
+
+
+def runs(area: AreaId) -> str:
+    return f"areas/{area.hex()}/runs/"
+
+
+def run(area: AreaId, started_at: datetime, run_id: RunId) -> str:
+    return f"{runs(area)}{started_at.astimezone(UTC):%Y%m%dt%H%M%Sz}-{run_id}"
+
+
+def index(area: AreaId) -> str:
+    return f"volatile/areas/{area.hex()}/index/"
+
+
+def index_segment(area: AreaId, object_hash: bytes) -> str:
+    return f"{index(area)}{object_hash.hex()}"
+
+
+def lease(area: AreaId, lane: str) -> str:
+    return f"volatile/areas/{area.hex()}/leases/{lane}"
+
+
+def parse_pack(name: str) -> PackName | None:
+    """Return the pack a listed name stands for, None for a name that is no pack's."""
+    match = _PACK.fullmatch(name)
+    if match is None or not match[2].startswith(match[1]):
+        return None
+    return PackName(bytes.fromhex(match[2]))
+
+
+def parse_history(name: str) -> int | None:
+    """Return the number a listed history name stands for, None for any other name."""
+    match = _HISTORY.fullmatch(name)
+    return int(match[1]) if match else None

@@ -1,0 +1,94 @@
+"""The columns of an index as arrays: ids split for searching, rows as stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from holdfast.repository.format.container import Frame
+from holdfast.repository.format.names import ChunkId, PackName
+
+U64 = npt.NDArray[np.uint64]
+U32 = npt.NDArray[np.uint32]
+U8 = npt.NDArray[np.uint8]
+
+ROW = np.dtype(
+    [
+        ("rest", "V20"),
+        ("pack", "<u4"),
+        ("offset", "<u4"),
+        ("stored", "<u4"),
+        ("plain", "<u4"),
+        ("frame", "<u4"),
+    ]
+)
+PACK_ROW = np.dtype([("name", "V32"), ("size", "<u8"), ("class", "<u4"), ("zero", "<u4")])
+COUNTER_BITS = 24
+COUNTER_MASK = (1 << COUNTER_BITS) - 1
+
+Rows = npt.NDArray[np.void]
+
+
+@dataclass(frozen=True, slots=True)
+class PackFacts:
+    """A pack as an index knows it. ``size`` is of the whole object, in bytes."""
+
+    name: PackName
+    size: int
+    is_list: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a chunk lies: its frame in a pack."""
+
+    pack: PackFacts
+    frame: Frame
+
+
+def split_ids(ids: U8) -> tuple[U64, U32, U8]:
+    """Split (n, 32) bytes of ids into the first 8 bytes, the next 4, and the other 20."""
+    contiguous = np.ascontiguousarray(ids)
+    high = np.ascontiguousarray(contiguous[:, :8]).view(">u8")[:, 0].astype(np.uint64)
+    low = np.ascontiguousarray(contiguous[:, 8:12]).view(">u4")[:, 0].astype(np.uint32)
+    return high, low, contiguous[:, 12:]
+
+
+def ids_array(ids: Sequence[ChunkId] | bytes) -> U8:
+    joined = ids if isinstance(ids, bytes) else b"".join(ids)
+    return np.frombuffer(joined, np.uint8).reshape(-1, 32)
+
+
+def rows_of_pack(frames: Sequence[Frame], ids: bytes, pack_number: int) -> tuple[U64, U32, Rows]:
+    """Return the columns for one pack's frames, in the order of the pack."""
+    high, low, rest = split_ids(ids_array(ids))
+    rows = np.zeros(len(frames), ROW)
+    rows["rest"] = np.ascontiguousarray(rest).view("V20")[:, 0]
+    rows["pack"] = pack_number
+    rows["offset"] = [frame.offset for frame in frames]
+    rows["stored"] = [frame.stored for frame in frames]
+    rows["plain"] = [frame.plain for frame in frames]
+    rows["frame"] = [frame.counter | (frame.algorithm << COUNTER_BITS) for frame in frames]
+    return high, low, rows
+
+
+def frame_of_row(row: np.void) -> Frame:
+    packed = int(row["frame"])
+    return Frame(
+        packed & COUNTER_MASK, packed >> COUNTER_BITS, int(row["offset"]), int(row["stored"]), int(row["plain"])
+    )
+
+
+def encode_packs(packs: Sequence[PackFacts]) -> bytes:
+    rows = np.zeros(len(packs), PACK_ROW)
+    for number, pack in enumerate(packs):
+        rows[number] = (bytes(pack.name), pack.size, int(pack.is_list), 0)
+    return rows.tobytes()
+
+
+def decode_packs(plain: bytes) -> list[PackFacts]:
+    rows = np.frombuffer(plain, PACK_ROW)
+    return [PackFacts(PackName(bytes(row["name"])), int(row["size"]), bool(row["class"])) for row in rows]

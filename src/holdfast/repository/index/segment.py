@@ -1,0 +1,230 @@
+"""One index segment, opened for look-ups: search columns in memory, rows in memory or read where they lie."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from holdfast.repository.format import container
+from holdfast.repository.format.container import (
+    FRAME_AAD,
+    HEADER,
+    RAW,
+    TAG_BYTES,
+    TRAILER,
+    Claim,
+    broken,
+    parse_header,
+    parse_trailer,
+)
+from holdfast.repository.format.names import ChunkId, PackName
+from holdfast.repository.index.rows import (
+    PACK_ROW,
+    ROW,
+    U8,
+    U32,
+    U64,
+    PackFacts,
+    Rows,
+    decode_packs,
+    split_ids,
+)
+
+IDS_PER_FRAME = 131072
+ROWS_PER_FRAME = 102
+PACKS_PER_FRAME = 20000
+RESIDENT_ROWS_MAX = 1_500_000
+"""Rows up to this number (60 MB) are kept in memory; larger segments are read where they lie."""
+
+_TOC_ROW = np.dtype([("algorithm", "u1"), ("zero", "u1"), ("zero2", "<u2"), ("plain", "<u4"), ("stored", "<u4")])
+
+
+class SegmentFile:
+    """An index segment's file with its frames. Thread-safe for reading; closed by whoever opened it."""
+
+    def __init__(self, path: Path, claim: Claim, keys: Callable[[int], bytes]) -> None:
+        self.what = f"index segment {path.name[:12]}"
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._prove(claim, keys)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _prove(self, claim: Claim, keys: Callable[[int], bytes]) -> None:
+        # A segment can have a million frames: its table of contents is kept as arrays and never as objects.
+        size = os.fstat(self._fd).st_size
+        trailer = parse_trailer(self.what, os.pread(self._fd, TRAILER.size, max(size - TRAILER.size, 0)), size)
+        header = parse_header(self.what, os.pread(self._fd, HEADER.size, 0))
+        self._cipher: AESGCM = claim.cipher(keys(header.epoch), header.salt)
+        sealed = os.pread(self._fd, trailer.toc_length, trailer.toc_offset)
+        aad = FRAME_AAD.pack(container.TOC_COUNTER, RAW, max(len(sealed) - TAG_BYTES, 0)) + header.encode()
+        try:
+            toc = self._cipher.decrypt(struct.pack("<IQ", 0, container.TOC_COUNTER), sealed, aad)
+        except InvalidTag as error:
+            raise broken(self.what, "it does not open") from error
+        if len(toc) != 4 + trailer.frames * _TOC_ROW.itemsize or len(toc) < 4 + _TOC_ROW.itemsize:
+            raise broken(self.what, "its table of contents has the wrong length")
+        rows = np.frombuffer(toc, _TOC_ROW, offset=4)
+        self._plain = rows["plain"].copy()
+        self._stored = rows["stored"].copy()
+        self._offset = np.zeros(trailer.frames, np.uint64)
+        np.cumsum(self._stored[:-1], out=self._offset[1:], dtype=np.uint64)
+        self._offset += len(header.encode())
+
+    def frame(self, counter: int) -> bytes:
+        """Return the plain bytes of a frame; raises ``IntegrityBroken``."""
+        plain = int(self._plain[counter])
+        sealed = os.pread(self._fd, int(self._stored[counter]), int(self._offset[counter]))
+        try:
+            return self._cipher.decrypt(struct.pack("<IQ", 0, counter), sealed, FRAME_AAD.pack(counter, RAW, plain))
+        except InvalidTag as error:
+            raise broken(self.what, f"frame {counter} does not open") from error
+
+    @property
+    def count(self) -> int:
+        return len(self._plain)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class Segment:
+    """A set of rows sorted by id. ``usable`` masks packs that do not count; set it after a listing."""
+
+    def __init__(
+        self, packs: list[PackFacts], high: U64, low: U32, rows: Rows | None, file: SegmentFile | None
+    ) -> None:
+        self.packs = packs
+        self.high = high
+        self.low = low
+        self.usable = np.ones(len(packs), bool)
+        self._rows = rows
+        self._file = file
+        self._first_row_frame = 0
+        self._spoiled: set[tuple[int, bytes]] = set()
+
+    @classmethod
+    def from_columns(cls, packs: list[PackFacts], high: U64, low: U32, rows: Rows) -> Segment:
+        """Make a segment in memory of unsorted columns."""
+        order = np.lexsort((low, high))
+        return cls(packs, high[order], low[order], rows[order], None)
+
+    @classmethod
+    def open(
+        cls, path: Path, claim: Claim, keys: Callable[[int], bytes], resident_rows_max: int = RESIDENT_ROWS_MAX
+    ) -> Segment:
+        """Open a segment's file; raises ``IntegrityBroken`` (then it is to be left out: packs tell the same)."""
+        file = SegmentFile(path, claim, keys)
+        try:
+            return cls._load(file, resident_rows_max)
+        except BaseException:
+            file.close()
+            raise
+
+    @classmethod
+    def _load(cls, file: SegmentFile, resident_rows_max: int) -> Segment:
+        head = json.loads(file.frame(0))
+        rows, pack_frames, id_frames = int(head["rows"]), int(head["pack_frames"]), int(head["id_frames"])
+        row_frames = int(head["row_frames"])
+        if 1 + pack_frames + 2 * id_frames + row_frames != file.count:
+            raise broken(file.what, "its parts do not add up")
+        packs: list[PackFacts] = []
+        for number in range(1, 1 + pack_frames):
+            packs += decode_packs(file.frame(number))
+        high, low = np.empty(rows, np.uint64), np.empty(rows, np.uint32)
+        for part in range(id_frames):
+            begin = part * IDS_PER_FRAME
+            column = np.frombuffer(file.frame(1 + pack_frames + part), "<u8")
+            high[begin : begin + len(column)] = column
+            narrow = np.frombuffer(file.frame(1 + pack_frames + id_frames + part), "<u4")
+            low[begin : begin + len(narrow)] = narrow
+        segment = cls(packs, high, low, None, file)
+        segment._first_row_frame = 1 + pack_frames + 2 * id_frames
+        if rows <= resident_rows_max:
+            segment._rows = segment.read_rows(0, rows)
+        return segment
+
+    @property
+    def resident_rows(self) -> int:
+        """Rows kept in memory."""
+        return 0 if self._rows is None else len(self._rows)
+
+    def __len__(self) -> int:
+        return len(self.high)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def read_rows(self, start: int, end: int) -> Rows:
+        """Return rows ``[start, end)`` in order of id."""
+        if self._rows is not None or self._file is None:
+            assert self._rows is not None
+            return self._rows[start:end]
+        first, last = start // ROWS_PER_FRAME, max(end - 1, start) // ROWS_PER_FRAME
+        plain = b"".join(self._file.frame(self._first_row_frame + number) for number in range(first, last + 1))
+        skip = start - first * ROWS_PER_FRAME
+        return np.frombuffer(plain, ROW)[skip : skip + end - start]
+
+    def mask(self, sizes: dict[PackName, int], condemned: frozenset[PackName]) -> None:
+        """Count only rows of packs that are listed with their size and not condemned."""
+        self.usable = np.array(
+            [sizes.get(pack.name) == pack.size and pack.name not in condemned for pack in self.packs], bool
+        )
+
+    def spoil(self, name: PackName, chunks: Sequence[ChunkId]) -> None:
+        """Count no longer on these chunks of a pack; the same chunks in other packs stay."""
+        for number, pack in enumerate(self.packs):
+            if pack.name == name:
+                self._spoiled |= {(number, chunk[12:]) for chunk in chunks}
+
+    def find(self, ids: U8) -> dict[int, np.void]:
+        """Return for each place in ``ids`` (n, 32) that is known here its row; decided on all 256 bits."""
+        found: dict[int, np.void] = {}
+        if not len(self.high) or not len(ids):
+            return found
+        high, low, rest = split_ids(ids)
+        left = np.searchsorted(self.high, high)
+        hits = np.flatnonzero(self.high[np.minimum(left, len(self.high) - 1)] == high)
+        for place in hits[np.argsort(left[hits], kind="stable")]:
+            row = self._match(int(left[place]), high[place], low[place], rest[place].tobytes())
+            if row is not None:
+                found[int(place)] = row
+        return found
+
+    def _match(self, at: int, high: np.uint64, low: np.uint32, rest: bytes) -> np.void | None:
+        # Equal first 64 bits are rare but prove nothing: look at every such row, and at all of its id.
+        while at < len(self.high) and self.high[at] == high:
+            if self.low[at] == low:
+                row: np.void = self.read_rows(at, at + 1)[0]
+                spoiled = self._spoiled and (int(row["pack"]), rest) in self._spoiled
+                if bytes(row["rest"]) == rest and self.usable[row["pack"]] and not spoiled:
+                    return row
+            at += 1
+        return None
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def pack_table_frames(packs: list[PackFacts]) -> int:
+    return -(-len(packs) // PACKS_PER_FRAME)
+
+
+assert ROW.itemsize == 40
+assert PACK_ROW.itemsize == 48

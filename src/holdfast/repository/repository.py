@@ -1,0 +1,202 @@
+"""Making, opening and re-keying a repository in a store (docs/format.md, section 4)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from holdfast.model.documents import encode_document, format_time
+from holdfast.model.errors import Conflict, IntegrityBroken, KeyInvalid, NotFound, RepositoryAbsent
+from holdfast.repository import keyring
+from holdfast.repository.format import names
+from holdfast.repository.format.container import Claim, ContainerBuilder, ObjectType, open_whole
+from holdfast.repository.format.keys import KEY_BYTES, AreaKeys, RootKeys
+from holdfast.repository.format.names import AreaId, RepositoryId, SlotId
+from holdfast.repository.keyring import KeyRing, OpenedSlot, SlotContent, SlotInfo, Unlock
+from holdfast.storage.port import Data, Store
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """An opened repository. Holds no connection of its own; the store is closed by whoever opened it."""
+
+    store: Store
+    id: RepositoryId
+    keys: KeyRing
+    slots: tuple[OpenedSlot, ...]
+    trouble: tuple[IntegrityBroken, ...] = ()
+
+
+def read_identity(store: Store) -> tuple[RepositoryId, Data]:
+    """Return the id a store's identity claims, and the object; raises ``RepositoryAbsent``."""
+    try:
+        data = store.get(names.IDENTITY)
+    except NotFound as error:
+        raise RepositoryAbsent(
+            f"there is no repository at {store.url}",
+            hint="Check the address; `holdfast init` creates a repository there.",
+        ) from error
+    claimed = str(keyring.clear_document("the identity", data).get("repository", ""))
+    try:
+        repository = RepositoryId(bytes.fromhex(claimed))
+    except ValueError:
+        repository = RepositoryId(b"")
+    if len(repository) != 16:
+        raise IntegrityBroken(f"the identity of {store.url} names no repository", hint="Restore it from another copy.")
+    return repository, data
+
+
+def open_repository(store: Store, unlocks: Sequence[Unlock]) -> Repository:
+    """Open the repository of a store; raises ``RepositoryAbsent``, ``KeyInvalid`` or ``IntegrityBroken``."""
+    repository, identity = read_identity(store)
+    opened, trouble = keyring.open_slots(repository, keyring.read_slots(store), list(unlocks))
+    if not opened:
+        if trouble:
+            raise trouble[0]
+        raise KeyInvalid(
+            f"no key slot of {store.url} opens with the passphrase or key file given",
+            hint="Use the passphrase this repository was made with (or one that `holdfast key add` added); "
+            "nothing was changed.",
+        )
+    highest = keyring.current_epoch(store)
+    keys = _ring(store, repository, opened, highest)
+    if keys.roots is not None:
+        claim = Claim(ObjectType.IDENTITY, repository)
+        open_whole("the identity", claim, lambda _: keys.whole().roots[1], identity)
+    return Repository(store, repository, keys, tuple(opened), tuple(trouble))
+
+
+def _ring(store: Store, repository: RepositoryId, opened: Sequence[OpenedSlot], highest: int) -> KeyRing:
+    roots: dict[int, bytes] = {}
+    for slot in opened:
+        if slot.content.area is None:
+            roots |= keyring.proved_roots(repository, slot.content.keys, highest, store.get)
+    if roots:
+        return KeyRing(repository, highest, RootKeys(repository, roots, highest))
+    content = opened[0].content
+    assert content.area is not None
+    area = AreaKeys(repository, content.area, dict(content.keys), highest)
+    return KeyRing(repository, highest, None, area, content.application, content.source)
+
+
+def create_repository(store: Store, unlock: Unlock, label: str, now: datetime) -> tuple[Repository, bool]:
+    """Make a repository, or open the one that is there; return it and whether it was made.
+
+    May be repeated: a run that died between slot and identity leaves a slot that belongs to nothing. Raises
+    ``KeyInvalid`` where a repository exists that the secret does not open (nothing is added then).
+    """
+    try:
+        return open_repository(store, [unlock]), False
+    except RepositoryAbsent:
+        pass
+    repository, root = RepositoryId(os.urandom(16)), os.urandom(KEY_BYTES)
+    put_slot(store, repository, unlock, SlotContent(label, {1: root}), now)
+    clear = encode_document({"format": 1, "repository": repository.hex()})
+    builder = ContainerBuilder(Claim(ObjectType.IDENTITY, repository), root, 1, clear=clear)
+    builder.add_plain(encode_document({"created_at": format_time(now)}))
+    made = True
+    try:
+        # The identity comes last: a repository exists when it does. Losing this race means that another init won.
+        store.create(names.IDENTITY, builder.finish()[0])
+    except Conflict:
+        made = False
+    return open_repository(store, [unlock]), made
+
+
+def carry_repository(origin: Repository, store: Store) -> bool:
+    """Make ``store`` a copy of the same repository: slots and epochs first, identity last; return whether it was new.
+
+    Raises ``Conflict`` where another repository is there already.
+    """
+    try:
+        there, _ = read_identity(store)
+    except RepositoryAbsent:
+        there = None
+    if there is not None and there != origin.id:
+        raise Conflict(
+            f"{store.url} holds another repository than {origin.store.url}",
+            hint="Each repository of one configuration is a copy of the first; choose an empty place for this one.",
+        )
+    for prefix in (names.SLOTS, names.EPOCHS):
+        for info in origin.store.list(prefix):
+            store.create(info.name, origin.store.get(info.name))
+    store.create(names.IDENTITY, origin.store.get(names.IDENTITY))
+    return there is None
+
+
+def put_slot(store: Store, repository: RepositoryId, unlock: Unlock, content: SlotContent, now: datetime) -> SlotId:
+    """Add a slot and return its id."""
+    slot_id = SlotId(os.urandom(16))
+    store.create(names.slot(slot_id), keyring.slot_object(repository, slot_id, unlock, content, now))
+    return slot_id
+
+
+def add_slot(
+    opened: Repository, unlock: Unlock, label: str, now: datetime, only: tuple[str, str] | None = None
+) -> SlotId:
+    """Add a slot for the whole repository, or for one (application, source) ``only``."""
+    roots = opened.keys.whole()
+    if only is None:
+        return put_slot(opened.store, opened.id, unlock, SlotContent(label, dict(roots.roots)), now)
+    area = roots.area_keys(roots.area_id(*only))
+    content = SlotContent(label, dict(area.keys), area.area, only[0], only[1])
+    return put_slot(opened.store, opened.id, unlock, content, now)
+
+
+def list_slots(opened: Repository) -> list[SlotInfo]:
+    """Return every slot that belongs to this repository."""
+    found = []
+    for slot_id, data, modified_at in keyring.read_slots(opened.store):
+        clear = keyring.clear_document(f"key slot {slot_id.hex()[:8]}", data)
+        if clear.get("repository") == opened.id.hex():
+            found.append(SlotInfo(slot_id, str(clear.get("kind")), str(clear.get("scope")), len(data), modified_at))
+    return found
+
+
+def remove_slot(opened: Repository, slot_id: SlotId) -> None:
+    """Delete a slot; raises ``Conflict`` for the last one that opens the whole repository."""
+    others = [slot for slot in list_slots(opened) if slot.scope == "repository" and slot.id != slot_id]
+    if not others:
+        raise Conflict(
+            f"key slot {slot_id.hex()[:8]} is the last that opens the whole repository",
+            hint="Add another with `holdfast key add` first: without any, nothing can ever be restored.",
+        )
+    opened.store.delete(names.slot(slot_id))
+
+
+def rotate(opened: Repository, now: datetime) -> tuple[int, tuple[SlotId, ...]]:
+    """Begin a new epoch; return its number and the slots that stay behind, because their secret is not at hand.
+
+    Slots with the new root come first, ``epochs/<e>`` next, and only then the old slots of the same secrets go:
+    dying in between leaves more slots than needed and nothing unopenable. Raises ``Conflict`` where another
+    rotation won.
+    """
+    roots = opened.keys.whole()
+    if roots.current_epoch not in roots.roots:
+        raise KeyInvalid(
+            f"the key at hand does not open the current epoch {roots.current_epoch}",
+            hint="Rotate with a passphrase or key file that the last rotation re-wrapped.",
+        )
+    epoch, root = roots.current_epoch + 1, os.urandom(KEY_BYTES)
+    mine = [slot for slot in opened.slots if slot.content.area is None]
+    for slot in mine:
+        content = SlotContent(slot.content.label, {**roots.roots, epoch: root})
+        put_slot(opened.store, opened.id, slot.unlock, content, now)
+    opened.store.create(names.epoch(epoch), keyring.epoch_object(opened.id, epoch, root, roots.roots, now))
+    for slot in mine:
+        opened.store.delete(names.slot(slot.id))
+    reopened = open_repository(opened.store, [slot.unlock for slot in mine])
+    rewrapped = {slot.id for slot in reopened.slots}
+    return epoch, tuple(slot.id for slot in list_slots(opened) if slot.id not in rewrapped)
+
+
+def area_ids(store: Store) -> list[AreaId]:
+    """Return every area that a catalog entry names."""
+    found = []
+    for info in store.list(names.CATALOG):
+        text = info.name.removeprefix(names.CATALOG)
+        if len(text) == 32:
+            found.append(AreaId(bytes.fromhex(text)))
+    return found

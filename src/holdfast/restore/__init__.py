@@ -1,0 +1,1 @@
+"""Brings backups back: plan, write, verify, make usable last."""

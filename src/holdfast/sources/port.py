@@ -1,0 +1,235 @@
+"""The contract every kind of source keeps: it yields and takes named streams, and never sees a repository."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from holdfast.model.documents import JsonObject
+
+Data = bytes | bytearray | memoryview
+Inspect = Callable[[memoryview, int], None]
+"""Looks at one piece of a stream and its offset in it; called from worker threads, in any order, must not keep it."""
+
+BESIDE_PREFIX = "@"
+"""Paths that begin so lie beside the data (settings of the server), and are not put into a restored folder."""
+
+
+class EntryType(StrEnum):
+    FILE = "file"
+    FOLDER = "folder"
+    LINK = "link"
+
+
+class Layout(StrEnum):
+    """How a stream is cut into chunks: aligned pages of fixed size, or by content."""
+
+    PAGES = "pages"
+    CONTENT = "content"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One named thing of a backup. Bytes of a path that are not UTF-8 are carried by surrogateescape."""
+
+    path: str
+    type: EntryType = EntryType.FILE
+    mode: int = 0o600
+    modified_at: datetime | None = None
+    link_target: str | None = None
+    layout: Layout = Layout.CONTENT
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """An entry as a backup holds it, with the size in bytes of its content."""
+
+    entry: Entry
+    size_bytes: int
+
+
+class Stream(Protocol):
+    """The content of one entry on its way into a backup."""
+
+    def write(self, data: Data) -> None:
+        """Take the next bytes (they are copied). Waits while the repository is slower; raises its first error."""
+        ...
+
+    def close(self) -> None:
+        """End the content. A stream that is not closed yields no backup."""
+        ...
+
+
+class StreamSink(Protocol):
+    """Where a capture puts its entries, in order. One stream is open at a time."""
+
+    def add(self, entry: Entry) -> None:
+        """Take an entry without content: a folder or a link."""
+        ...
+
+    def open(self, entry: Entry, inspect: Inspect | None = None) -> Stream:
+        """Begin the content of a file; ``inspect`` sees every piece of it, page-aligned for ``Layout.PAGES``."""
+        ...
+
+    def drain(self) -> None:
+        """Wait until everything written so far was inspected and stored; raises the first error."""
+        ...
+
+    def expect(self, size_bytes: int) -> None:
+        """Tell the size that is expected in all, for progress."""
+        ...
+
+
+class Tier(StrEnum):
+    """A backup's place in the policy."""
+
+    FULL = "full"
+    INCREMENTAL = "incremental"
+    SNAPSHOT = "snapshot"
+
+
+class Severity(StrEnum):
+    """How bad a finding is: fine, worth knowing, will hurt, stops the work."""
+
+    OK = "ok"
+    NOTICE = "notice"
+    WARNING = "warning"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of ``doctor``: what was looked at, what was found, and what to do about it."""
+
+    topic: str
+    severity: Severity
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which system a backup came from. Two that differ never mix; ``facts`` are compared for equality."""
+
+    kind: str
+    facts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a source is and can do now. ``clock_offset_seconds`` is the server's clock minus ours."""
+
+    identity: Identity | None
+    version: str
+    size_bytes: int | None
+    clock_offset_seconds: float | None
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something the source itself holds broken: which entry, how many places, an example or the server's words."""
+
+    path: str
+    count: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureRequest:
+    """What is wanted of a capture. ``expected`` is the identity of the earlier backups, None for the first one."""
+
+    tier: Tier
+    expected: Identity | None = None
+    stop_requested: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """What a capture proves about itself once every stream is closed.
+
+    ``details`` is the kind's own document, handed back to ``plan_folder``; ``started_at``/``ended_at`` are by our
+    clock; ``position`` is for people (an LSN range). Damage makes the backup a damaged one, never no backup.
+    """
+
+    identity: Identity
+    position: str
+    started_at: datetime
+    ended_at: datetime
+    details: JsonObject
+    damage: tuple[Damage, ...] = ()
+    notices: tuple[str, ...] = ()
+
+
+class Source(Protocol):
+    """One system to protect."""
+
+    @property
+    def kind(self) -> str:
+        """The word for it: postgres, redis, search or bucket."""
+        ...
+
+    def probe(self) -> Probe:
+        """Look, change nothing. Trouble is a finding with a hint; raises only where nothing at all can be said."""
+        ...
+
+    def capture(self, request: CaptureRequest, sink: StreamSink) -> Captured:
+        """Yield every stream of a consistent backup.
+
+        Raises ``SourceFailed``, ``Unavailable``, ``Denied``, ``Conflict`` (another identity) or ``Interrupted``;
+        then there is no backup.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FolderTarget:
+    """A folder to restore into. ``locations`` maps places outside it (tablespaces), old path to new."""
+
+    folder: Path
+    locations: tuple[tuple[str, Path], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FileStep:
+    """Write the content of the entry at ``index`` to ``path``; from ``zero_from`` on (if given) zeros instead."""
+
+    index: int
+    path: Path
+    mode: int
+    zero_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FolderPlan:
+    """How a backup becomes a folder, in order: folders, files and generated files, links, fsync, then ``last``.
+
+    ``roots`` must be absent or empty (or agreed to be rewritten). ``last`` files are written under a temporary name
+    and renamed when all else is durable: what makes the folder usable. ``notes`` are told to the operator.
+    """
+
+    roots: tuple[Path, ...]
+    folders: tuple[tuple[Path, int], ...]
+    files: tuple[FileStep, ...]
+    generated: tuple[tuple[Path, bytes, int], ...]
+    links: tuple[tuple[Path, str], ...]
+    last: tuple[FileStep, ...]
+    notes: tuple[str, ...] = field(default=())
+
+
+class FolderRefill(Protocol):
+    """How a kind turns a backup into a folder that its server starts from."""
+
+    def refuse_target(self, target: FolderTarget) -> None:
+        """Raise ``Conflict`` or ``ConfigInvalid`` where this target must never be written to (a running server)."""
+        ...
+
+    def plan_folder(
+        self, target: FolderTarget, details: JsonObject, entries: Sequence[StoredEntry], read: Callable[[int], bytes]
+    ) -> FolderPlan:
+        """Decide, purely, where everything goes; ``read`` gives the content of a small entry by its index."""
+        ...

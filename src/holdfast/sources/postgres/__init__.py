@@ -1,0 +1,1 @@
+"""PostgreSQL, physically: capture over the replication protocol, and refill into a folder."""

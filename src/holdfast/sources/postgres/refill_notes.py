@@ -1,0 +1,29 @@
+"""What the operator should know about a copy before starting it, in sentences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from holdfast.sources.postgres.details import BackupDetails
+from holdfast.sources.postgres.refill_locations import PlacedTablespace
+
+_UNLOGGED = re.compile(r"(base|pg_tblspc)/.*/\d+_init")
+
+
+def backup_notes(details: BackupDetails, paths: Iterable[str], placed: Sequence[PlacedTablespace]) -> tuple[str, ...]:
+    """Return the facts of a backup that change how its copy is used."""
+    notes = [
+        f"start it with PostgreSQL {details.major}; it replays its own log and goes on alone, on a timeline of its own",
+        "archiving, streaming, synchronous standbys and subscriptions are off in postgresql.auto.conf",
+    ]
+    notes += [f"tablespace {space.oid} lies in {space.new}; {space.old} is not touched" for space in placed]
+    unlogged = sum(1 for path in paths if _UNLOGGED.fullmatch(path))
+    if unlogged:
+        notes.append(f"unlogged tables are empty after a restore ({unlogged} unlogged relations with their indexes)")
+    if details.collations:
+        known = ", ".join(sorted({f"{provider} {version}" for provider, version in details.collations}))
+        notes.append(f"indexes on text were sorted by {known}; with other versions run pg_amcheck and REINDEX")
+    if details.in_recovery:
+        notes.append("the backup was taken from a standby; the copy is a primary")
+    return tuple(notes)
