@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 .PHONY: help setup setup-test servers demo test check soak bench lock clean
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup:  ## what is needed to run holdfast: system packages, .venv, locked packages
 	@scripts/setup.sh
@@ -31,11 +31,11 @@ check: setup-test  ## style, types and the contracts between the rooms
 
 test: check servers  ## every check and every test but the long sweeps
 	@echo "test: running (long sweeps are in make soak)"
-	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m "not soak"
+	@$(BIN)/python -m pytest -n auto --dist worksteal -m "not soak"
 
 soak: check servers  ## the long sweeps, each in full
 	@echo "soak: running; this takes long"
-	@HOLDFAST_SOAK=1 $(BIN)/python -m pytest -q -n auto --dist worksteal -m soak
+	@HOLDFAST_SOAK=1 $(BIN)/python -m pytest -n auto --dist worksteal -m soak
 
 bench: servers  ## holdfast beside pgBackRest and restic (docs/benchmarks.md)
 	@scripts/setup.sh bench
@@ -54,4 +54,5 @@ LOCK = .cache/lock/bin/uv pip compile --quiet --upgrade --universal --python-ver
 
 clean:  ## remove all that set-up and tests made here
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	rm -rf /var/tmp/holdfast-postgres-$$(id -u)-*
 	find src tests benchmarks rescue scripts -name __pycache__ -type d -prune -exec rm -rf {} +

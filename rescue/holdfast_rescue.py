@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Restores from a holdfast repository in a folder, without holdfast: an independent reading of docs/format.md.
 
-Needs Python 3.11 and the packages zstandard, blake3 and cryptography (44 or newer). It never writes to the repository,
-only to TARGET, TARGET.tablespaces and TARGET.beside. Numbers in brackets are sections of the page. What it restores
-was proven: each object opens under its own name only, each chunk has the id that its list states.
-Ends with 0 done, 1 failed, 2 usage, 10 no repository, 12 key missing or wrong, 13 integrity broken.
+Needs Python 3.11, zstandard, blake3 and cryptography (44 or newer), and HOLDFAST_PASSPHRASE or HOLDFAST_KEY_FILE set. It
+writes only to TARGET, TARGET.tablespaces and TARGET.beside. Numbers in brackets are sections of the page. What it restores
+was proven: each object opens under its own name only, each chunk has the id that its list states. Where it meets damage
+it goes on as far as that can be done, says so, and ends with 13; 1 is failed, 2 usage, 10 no repository, 12 no key.
 """
 
 from __future__ import annotations
@@ -18,37 +18,36 @@ import struct
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import zstandard
 from blake3 import blake3
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-FAILED, USAGE, NO_REPOSITORY, KEY, BROKEN, INTERRUPTED = 1, 2, 10, 12, 13, 130
-IDENTITY, SLOT, EPOCH, CATALOG, DATA_PACK, LIST_PACK, HISTORY, RECORD = 1, 2, 3, 4, 5, 6, 7, 8
-CLEAR_MAX, RECORD_MAX, PLAIN_MAX, OBJECT_MAX, FRAMES_MAX = 65536, 65536, 16 << 20, 64 << 20, 1 << 22
-SLOTS_MAX, KDF_MEMORY_MAX, KDF_PASSES_MAX, KDF_LANES_MAX = 64, 1 << 20, 16, 16
-LEAF_ROWS_MAX, TREE_LINE_MAX, WORKERS, OPEN_PACKS_MAX, WARNINGS_MAX, SHOWN_MAX = 512, 16 << 20, 4, 64, 50, 20
-TOC_COUNTER = (1 << 64) - 1
-DAMAGE_HINT = "read another copy of the repository; --damaged passes over a broken history as far as that can be done"
+FAILED, USAGE, NO_REPOSITORY, KEY, BROKEN = 1, 2, 10, 12, 13
+IDENTITY, SLOT, EPOCH, CATALOG, DATA_PACK, LIST_PACK, HISTORY, RECORD, STORE = 1, 2, 3, 4, 5, 6, 7, 8, 14
+SMALL_MAX, EPOCH_OBJECT_MAX, OBJECT_MAX, PLAIN_MAX, FRAMES_MAX = 65536, 1 << 20, 64 << 20, 16 << 20, 1 << 22
+PASSPHRASE_SLOTS_MAX, KEY_FILE_SLOTS_MAX, LEAF_ROWS_MAX, TREE_LINE_MAX = 64, 4096, 512, 16 << 20
+WORKERS, OPEN_PACKS_MAX, WARNINGS_MAX, SHOWN_MAX, TOC_COUNTER = 4, 64, 50, 20, (1 << 64) - 1
 HEX_BYTE, HEX_ID, HEX_HASH = (re.compile(rf"[0-9a-f]{{{digits}}}") for digits in (2, 32, 64))
 HISTORY_NAME, EPOCH_NAME, SPACE = re.compile("[0-9]{12}"), re.compile("[0-9]{8}"), re.compile("pg_tblspc/[0-9]{1,10}")
+SIGNED = ("expire", "release", "void", "adopt", "prune")
 NOT_RESTORED = ("postmaster.pid", "postmaster.opts", "standby.signal", "recovery.signal", "tablespace_map")
-AUTO = """recovery_target_name='' recovery_target_time='' recovery_target_xid='' recovery_target_lsn='' recovery_end_command=''
-archive_cleanup_command='' recovery_min_apply_delay=0 restore_command='false' recovery_target='immediate' archive_mode=off
-recovery_target_timeline='current' recovery_target_action='promote' synchronous_standby_names='' primary_conninfo=''
-primary_slot_name=''"""
-KEPT_SETTINGS = """max_connections max_worker_processes max_wal_senders max_prepared_transactions max_locks_per_transaction
-wal_level shared_preload_libraries""".split()
+UNSET = "recovery_target_name recovery_target_time recovery_target_xid recovery_target_lsn recovery_end_command "
+UNSET += "archive_cleanup_command synchronous_standby_names primary_conninfo primary_slot_name"
+RECOVERY = "recovery_target = 'immediate'\nrecovery_target_timeline = 'current'\nrecovery_target_action = 'promote'\n"
+RECOVERY += "restore_command = 'false'\narchive_mode = off\nrecovery_min_apply_delay = 0\n"
+KEPT = "max_connections max_worker_processes max_wal_senders max_prepared_transactions max_locks_per_transaction "
+KEPT += "wal_level shared_preload_libraries"
 HBA = "local all all peer\nhost all all 127.0.0.1/32 scram-sha-256\nhost all all ::1/128 scram-sha-256\n"
-PLACES = r"(?mi)^(?=[ \t]*(?:data_directory|config_file|hba_file|ident_file|external_pid_file"
+ELSEWHERE = rb"(?im)^(?=[ \t]*(data_directory|config_file|hba_file|ident_file|external_pid_file|include\w*|ssl\w*)\b)"
 
 Document = dict[str, Any]
 
@@ -56,14 +55,18 @@ Document = dict[str, Any]
 class Trouble(Exception):
     """Why it cannot go on: a message, what to do about it, and the exit code."""
 
-    def __init__(self, message: str, hint: str = DAMAGE_HINT, code: int = BROKEN) -> None:
+    def __init__(self, message: str, hint: str = "read another copy of the repository", code: int = BROKEN) -> None:
         super().__init__(message)
         self.hint, self.code = hint, code
 
 
+def check(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise Trouble(otherwise)
+
+
 @functools.lru_cache(maxsize=WARNINGS_MAX)
 def warn(message: str) -> None:
-    """Say it on standard error, and not again right away."""
     print(f"warning: {message}", file=sys.stderr)
 
 
@@ -76,17 +79,16 @@ def parse_json(what: str, data: bytes) -> Document:
 
 
 def need(document: Document, key: str, kind: type, what: str) -> Any:
-    """Return a value of the expected type; no number is negative."""
     value = document.get(key)
-    if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 0):
-        raise Trouble(f"{what} has no usable {key!r}")
+    possible = isinstance(value, kind) and not isinstance(value, bool) and not (isinstance(value, int) and value < 0)
+    check(possible, f"{what} has no usable {key!r}")
     return value
 
 
 def from_hex(text: object, length: int, what: str) -> bytes:
-    if not isinstance(text, str) or not re.fullmatch(r"[0-9a-f]*", text) or len(text) != 2 * length:
-        raise Trouble(f"{what} is not {length} bytes in lower-case hexadecimal")
-    return bytes.fromhex(text)
+    possible = isinstance(text, str) and len(text) == 2 * length and re.fullmatch("[0-9a-f]*", text)
+    check(bool(possible), f"{what} is not {length} bytes in lower-case hexadecimal")
+    return bytes.fromhex(str(text))
 
 
 def join(*parts: bytes) -> bytes:
@@ -97,22 +99,29 @@ def derive(key: bytes, *parts: bytes, salt: bytes = bytes(32)) -> bytes:
     return HKDF(SHA256(), 32, salt, join(b"holdfast/v1", *parts)).derive(key)
 
 
-def passphrase_secret(passphrase: str, kdf: Document) -> bytes:
-    memory, passes, lanes = (need(kdf, key, int, "a slot") for key in ("memory_kib", "passes", "lanes"))
-    possible = 1 <= passes <= KDF_PASSES_MAX and 1 <= lanes <= KDF_LANES_MAX and 8 * lanes <= memory <= KDF_MEMORY_MAX
-    if kdf.get("name") != "argon2id" or not possible:
-        raise Trouble("it asks for a derivation that is refused")
-    salt = from_hex(kdf.get("salt"), 16, "its salt")
+def signed_by(key: bytes, signature: bytes, *parts: bytes) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, join(b"holdfast/v1", *parts))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def slot_secret(clear: Document) -> bytes | None:
+    """Return what the environment holds for a slot: by its kind the key file, or the passphrase stretched [4]."""
+    passphrase, key_file = os.environ.get("HOLDFAST_PASSPHRASE"), os.environ.get("HOLDFAST_KEY_FILE")
+    if clear.get("kind") == "keyfile" and key_file:
+        line = Path(key_file).read_text("ascii", "replace").strip()
+        return from_hex(line.removeprefix("holdfast-key-1 "), 32, f"what follows holdfast-key-1 in {key_file}")
+    if clear.get("kind") != "passphrase" or not passphrase:
+        return None
+    kdf = need(clear, "kdf", dict, "it")
+    memory, passes, lanes = (need(kdf, key, int, "it") for key in ("memory_kib", "passes", "lanes"))
+    possible = 16384 <= memory <= 1 << 20 and 1 <= passes <= 16 and 1 <= lanes <= 16 and kdf.get("name") == "argon2id"
+    check(possible, "it asks for a derivation that is refused")
+    secret, salt = unicodedata.normalize("NFC", passphrase), from_hex(kdf.get("salt"), 16, "its salt")
     argon2id = Argon2id(salt=salt, length=32, iterations=passes, lanes=lanes, memory_cost=memory)
-    return argon2id.derive(unicodedata.normalize("NFC", passphrase).encode("utf-8", "surrogateescape"))
-
-
-def read_key_file(path: Path) -> bytes:
-    with path.open("rb") as file:
-        words = file.read(4096).decode("ascii", "replace").split()
-    if len(words) != 2 or words[0] != "holdfast-key-1" or not HEX_HASH.fullmatch(words[1]):
-        raise Trouble(f"{path} is not a key file", "it is one line: holdfast-key-1 and 64 hexadecimal digits", KEY)
-    return bytes.fromhex(words[1])
+    return argon2id.derive(secret.encode("utf-8", "surrogateescape"))
 
 
 class Container:
@@ -120,48 +129,45 @@ class Container:
 
     def __init__(self, what: str, size: int, read: Callable[[int, int], bytes]) -> None:
         self.what, self.size, self.read = what, size, read
-        if not 128 <= size <= OBJECT_MAX:
-            raise Trouble(f"{what} has {size} bytes, which no such object has")
+        check(128 <= size <= OBJECT_MAX, f"{what} has {size} bytes, which no such object has")
         header, trailer = self.exactly(0, 64), self.exactly(size - 64, 64)
-        magic, version, self.kind, zero, self.epoch, self.salt, clear, rest = struct.unpack("<8sHBBI32sI12s", header)
-        self.toc_offset, self.toc_length, count, end_magic, gap, self.hash = struct.unpack("<QII8s8s32s", trailer)
-        if magic != b"HOLDFAST" or end_magic != b"HFTRAIL1":
-            raise Trouble(f"{what} is not a holdfast object, or its beginning or end is gone")
+        magic, version, self.kind, zero, self.epoch, self.salt, clear, gap = struct.unpack("<8sHBBI32sI12s", header)
+        self.toc_offset, self.toc_length, count, end_magic, rest, self.hash = struct.unpack("<QII8s8s32s", trailer)
+        whole = (magic, end_magic) == (b"HOLDFAST", b"HFTRAIL1")
+        check(whole, f"{what} is not a holdfast object, or its beginning or end is gone")
         if version != 1:
             raise Trouble(f"{what} has format {version}, this reader knows 1", "use that of a newer holdfast", FAILED)
         self.row_length = 44 if self.kind in (DATA_PACK, LIST_PACK) else 12
         fits = self.toc_offset >= 64 + clear and self.toc_offset + self.toc_length + 64 == size
-        fits = fits and clear <= CLEAR_MAX and count <= FRAMES_MAX and self.toc_length == 20 + count * self.row_length
-        if zero or any(rest + gap) or not fits:
-            raise Trouble(f"{what} has impossible values in its header or trailer")
-        self.head = header + self.exactly(64, clear)
+        fits = fits and clear <= SMALL_MAX and count <= FRAMES_MAX and self.toc_length == 20 + count * self.row_length
+        check(fits and not zero and not any(rest + gap), f"{what} has impossible values in its header or trailer")
+        self.head, self.tail = header + self.exactly(64, clear), trailer[:8] + trailer[12:16]
         self.frames: list[tuple[int, int, int, int, bytes]] = []  # algorithm, plain, stored, offset, chunk id
 
     def exactly(self, offset: int, length: int) -> bytes:
         data = self.read(offset, length)
-        if len(data) != length:
-            raise Trouble(f"{self.what} ends too early")
+        check(len(data) == length, f"{self.what} ends too early")
         return data
 
     def is_sound(self) -> bool:
-        return blake3(self.exactly(0, self.size - 32)).digest() == self.hash
+        return bool(blake3(self.exactly(0, self.size - 32)).digest() == self.hash)
 
     def open(self, ikm: bytes, repository: bytes, area: bytes, claim: bytes) -> Container:
         """Open the table of contents; that proves header, clear part, type, place and claim."""
         place = bytes([self.kind]), repository, area, claim
         self.cipher = AESGCM(derive(ikm, b"container", *place, salt=self.salt))
         sealed = self.exactly(self.toc_offset, self.toc_length)
-        toc, offset = self.unseal(TOC_COUNTER, 0, len(sealed) - 16, sealed, self.head), len(self.head)
+        toc, offset = self.unseal(TOC_COUNTER, 0, len(sealed) - 16, sealed, self.head + self.tail), len(self.head)
         rows = (len(toc) - 4) // self.row_length
         for row in range(rows):
             algorithm, zero, zeros, plain, stored = struct.unpack_from("<BBHII", toc, 4 + 12 * row)
-            if algorithm > 1 or zero or zeros or plain > PLAIN_MAX or not 16 <= stored <= plain + 16:
-                raise Trouble(f"frame {row} of {self.what} has impossible values")
+            possible = algorithm <= 1 and not zero and not zeros and plain <= PLAIN_MAX and 16 <= stored <= plain + 16
+            check(possible, f"frame {row} of {self.what} has impossible values")
             ids = 4 + 12 * rows + 32 * row
             self.frames.append((algorithm, plain, stored, offset, toc[ids : ids + 32]))
             offset += stored
-        if offset != self.toc_offset or int.from_bytes(toc[:4], "little") != rows:
-            raise Trouble(f"the frames of {self.what} do not fill the place before its table of contents")
+        fits = offset == self.toc_offset and int.from_bytes(toc[:4], "little") == rows
+        check(fits, f"the frames of {self.what} do not fill the place before its table of contents")
         return self
 
     def unseal(self, counter: int, algorithm: int, plain: int, data: bytes, more: bytes = b"") -> bytes:
@@ -172,8 +178,7 @@ class Container:
             raise Trouble(f"{self.what} does not open: altered, misplaced, or sealed with another key") from error
 
     def frame(self, number: int) -> bytes:
-        if number >= len(self.frames):
-            raise Trouble(f"{self.what} has no frame {number}")
+        check(number < len(self.frames), f"{self.what} has no frame {number}")
         algorithm, plain, stored, offset, _ = self.frames[number]
         data = self.unseal(number, algorithm, plain, self.exactly(offset, stored))
         try:
@@ -182,19 +187,20 @@ class Container:
                 data = zstandard.ZstdDecompressor().decompress(data, max_output_size=plain) if fits else b""
         except zstandard.ZstdError as error:
             raise Trouble(f"frame {number} of {self.what} does not decompress") from error
-        if len(data) != plain:
-            raise Trouble(f"frame {number} of {self.what} does not have the length it states")
+        check(len(data) == plain, f"frame {number} of {self.what} does not have the length it states")
         return data
+
+    def clear(self) -> Document:
+        return parse_json(f"the clear part of {self.what}", self.head[64:])
 
     def document(self) -> Document:
         return parse_json(self.what, self.frame(0))
 
-
-def whole(what: str, data: bytes) -> Container:
-    found = Container(what, len(data), lambda offset, length: data[offset : offset + length])
-    if not found.is_sound():
-        raise Trouble(f"{what} does not have the hash it ends with: bytes have changed")
-    return found
+    @staticmethod
+    def of(what: str, data: bytes) -> Container:
+        found = Container(what, len(data), lambda offset, length: data[offset : offset + length])
+        check(found.is_sound(), f"{what} does not have the hash it ends with: bytes have changed")
+        return found
 
 
 class Repository:
@@ -202,24 +208,30 @@ class Repository:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.roots: dict[int, bytes] = {}
-        self.area_keys: dict[tuple[bytes, int], bytes] = {}
-        self.area_names: dict[bytes, str] = {}
+        self.roots, self.upkeep = dict[int, bytes](), dict[int, bytes]()
+        self.area_keys, self.area_names = dict[tuple[bytes, int], bytes](), dict[bytes, str]()
+        self.epochs = dict[int, tuple[Container, bytes, bytes, bytes]]()  # with key id, upkeep key, signature
         if not (folder / "identity").is_file():
             hint = "name the folder that holds the file `identity`; is its disk mounted?"
             raise Trouble(f"there is no repository at {folder}", hint, NO_REPOSITORY)
-        identity = self.container("identity")
-        self.id = from_hex(parse_json("identity", identity.head[64:]).get("repository"), 16, "the repository id")
+        self.identity, self.store = self.container("identity"), self.container("store")
+        clear, store = self.identity.clear(), self.store.clear()
+        self.id = from_hex(clear.get("repository"), 16, "the repository id")
+        self.store_id = from_hex(store.get("store"), 16, "the store id")
+        known = clear.get("format") == 1 and not clear.get("needs") and store.get("repository") == self.id.hex()
+        check(known, "the identity asks for a newer reader, or the store object is that of another repository")
+        self.read_epochs()
         self.unlock()
 
     def names(self, prefix: str, pattern: re.Pattern[str]) -> list[str]:
-        """Return the names in a folder of the store; what has no such name is no object and is passed over."""
         folder = self.folder / prefix
         return sorted(e.name for e in folder.iterdir() if pattern.fullmatch(e.name)) if folder.is_dir() else []
 
-    def container(self, name: str) -> Container:
+    def container(self, name: str, most: int = SMALL_MAX) -> Container:
         with (self.folder / name).open("rb") as file:
-            return whole(name, file.read(OBJECT_MAX + 1))
+            data = file.read(most + 1)
+        check(len(data) <= most, f"{name} is larger than any such object")
+        return Container.of(name, data)
 
     def open_pack(self, area: bytes, name: str) -> Container:
         path = self.folder / f"areas/{area.hex()}/packs/{name[:2]}/{name}"
@@ -231,231 +243,223 @@ class Repository:
         return self.open(Container(f"pack {name}", path.stat().st_size, read), (DATA_PACK, LIST_PACK), area)
 
     def open(self, found: Container, kinds: tuple[int, ...], area: bytes, claim: bytes = b"") -> Container:
-        if found.kind not in kinds:
-            raise Trouble(f"{found.what} says it is an object of type {found.kind}")
+        check(found.kind in kinds, f"{found.what} says it is an object of type {found.kind}")
         return found.open(self.area_key(area, found.epoch), self.id, area, claim)
 
     def area_key(self, area: bytes, epoch: int) -> bytes:
         if epoch in self.roots:
             return derive(self.roots[epoch], b"area key", self.id, area)
-        if (area, epoch) in self.area_keys:
-            return self.area_keys[area, epoch]
-        hint = "use a passphrase or key file that was added for this source, or after the last `key rotate`"
-        raise Trouble(f"this key does not open what was written under epoch {epoch} of the keys", hint, KEY)
+        if (area, epoch) not in self.area_keys:
+            hint = "use a passphrase or key file added for this source, or after the last `key rotate`"
+            raise Trouble(f"this key does not open what was written under epoch {epoch} of the keys", hint, KEY)
+        return self.area_keys[area, epoch]
 
     def area_id(self, application: str, source: str) -> bytes:
-        names = join(application.encode("utf-8", "surrogateescape"), source.encode("utf-8", "surrogateescape"))
-        return blake3(names, key=derive(self.roots[1], b"name key", self.id)).digest()[:16]
+        names = (unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape") for name in (application, source))
+        return blake3(join(*names), key=derive(self.roots[1], b"name key", self.id)).digest()[:16]
+
+    def read_epochs(self) -> None:
+        for name in self.names("epochs", EPOCH_NAME):
+            try:
+                found = self.container(f"epochs/{name}", EPOCH_OBJECT_MAX)
+                check((found.kind, found.epoch) == (EPOCH, int(name)), "it says it is something else")
+                fields = (("key_id", 16), ("upkeep", 32), ("signature", 64))
+                key_id, upkeep, signature = (from_hex(found.clear().get(key), size, key) for key, size in fields)
+                self.epochs[int(name)] = found, key_id, upkeep, signature
+            except (Trouble, OSError) as error:
+                warn(f"epochs/{name} is passed over: {error}")
+
+    def follow_epochs(self, first: bytes) -> dict[int, bytes]:
+        """Keep the upkeep keys of the epochs that count, each signed by the one before; return their key ids."""
+        self.upkeep, ids = {1: first}, dict[int, bytes]()
+        for epoch, (found, key_id, upkeep, signature) in sorted(self.epochs.items()):
+            last = max(self.upkeep)
+            parts = b"epoch", self.id, struct.pack("<I", last), struct.pack("<I", epoch), key_id, upkeep
+            if found.clear().get("previous") == last and signed_by(self.upkeep[last], signature, *parts):
+                self.upkeep[epoch], ids[epoch] = upkeep, key_id
+        return ids
 
     def unlock(self) -> None:
-        """Try the slots of this repository until one leads to the newest epoch; keep what the others yield."""
-        passphrase, key_file = os.environ.get("HOLDFAST_PASSPHRASE"), os.environ.get("HOLDFAST_KEY_FILE")
-        if not passphrase and not key_file:
-            raise Trouble("no key was given", "set HOLDFAST_PASSPHRASE, or HOLDFAST_KEY_FILE to its path", KEY)
-        names, newest = self.names("slots", HEX_ID), max([1, *map(int, self.names("epochs", EPOCH_NAME))])
-        if len(names) > SLOTS_MAX:
-            raise Trouble(f"there are more than {SLOTS_MAX} key slots", "move those you did not add out of slots/")
-        key_secret = read_key_file(Path(key_file)) if key_file else None
-        for name in names:
+        """Try the slots of this repository, the oldest first, until one leads to the current epoch."""
+        left, tried = {"passphrase": PASSPHRASE_SLOTS_MAX, "keyfile": KEY_FILE_SLOTS_MAX}, list[str]()
+        for name in sorted(self.names("slots", HEX_ID), key=lambda n: (self.folder / "slots" / n).stat().st_mtime_ns):
             try:
-                if newest not in self.roots:
-                    self.try_slot(name, passphrase, key_secret)
+                slot = self.container(f"slots/{name}")
+                clear, slot_id = slot.clear(), bytes.fromhex(name)
+                left[str(clear.get("kind"))] = left.get(str(clear.get("kind")), 0) - 1
+                ours = (clear.get("repository"), slot.kind) == (self.id.hex(), SLOT) and not clear.get("needs")
+                ours = ours and left[str(clear.get("kind"))] >= 0 and not (self.roots and max(self.upkeep) in self.roots)
+                secret = slot_secret(clear) if ours else None
+                if secret and derive(secret, b"commit", slot_id)[:16].hex() == clear.get("commit"):
+                    self.take(slot.open(secret, self.id, b"", slot_id).document())
             except (Trouble, OSError) as error:
-                warn(f"slots/{name} is passed over: {error}")
+                tried.append(f"slots/{name}: {error}")
         if not self.roots and not self.area_keys:
-            hint = "look for a typing error, another keyboard layout, or the wrong repository"
-            raise Trouble("no key slot opens with this passphrase or key file", hint, KEY)
-        if self.roots and newest not in self.roots:
-            warn(f"this key opens epochs up to {max(self.roots)} of {newest}: newer objects stay closed")
+            hint = "; ".join(["is it set, spelt right, and of this repository?", *tried])
+            raise Trouble("no key slot opens with HOLDFAST_PASSPHRASE or HOLDFAST_KEY_FILE", hint, KEY)
+        if max(self.upkeep) not in self.roots and (self.roots or max(self.upkeep) not in {e for _, e in self.area_keys}):
+            warn("this key is older than the last `key rotate`: newer objects stay closed")
 
-    def try_slot(self, name: str, passphrase: str | None, key_secret: bytes | None) -> None:
-        slot = self.container(f"slots/{name}")
-        clear = parse_json(slot.what, slot.head[64:])
-        if clear.get("repository") != self.id.hex() or slot.kind != SLOT:
-            return
-        secret = key_secret if clear.get("kind") == "keyfile" else None
-        if clear.get("kind") == "passphrase" and passphrase:
-            secret = passphrase_secret(passphrase, need(clear, "kdf", dict, "it"))
-        try:
-            document = slot.open(secret, self.id, b"", bytes.fromhex(name)).document() if secret else {}
-        except Trouble:
-            return  # another passphrase's slot
-        if "roots" in document:
-            self.take_roots(document)
-        elif "area" in document:
-            area = from_hex(document.get("area"), 16, "its area id")
-            for epoch, key in need(document, "keys", dict, "it").items():
-                self.area_keys[area, int(epoch)] = from_hex(key, 32, "an area key")
-            self.area_names[area] = f"{document.get('application')}/{document.get('source')}"
-
-    def take_roots(self, document: Document) -> None:
-        """Keep the highest root that opens its `epochs/` object (the first: the identity), and what that leads to."""
-        roots = {int(epoch): root for epoch, root in need(document, "roots", dict, "it").items()}
-        for epoch in sorted(roots, reverse=True):
-            expected = EPOCH, f"epochs/{epoch:08d}", struct.pack("<I", epoch)
-            kind, name, claim = expected if epoch > 1 else (IDENTITY, "identity", b"")
-            try:
-                found, root = self.container(name), from_hex(roots[epoch], 32, "a root")
-                if (found.kind, found.epoch) != (kind, epoch):
-                    raise Trouble(f"{name} says it is something else")
-                below = found.open(root, self.id, b"", claim).document()
-                if epoch > 1:
-                    self.take_roots(below)
-                self.roots[epoch] = root
-                return
-            except (Trouble, OSError) as error:
-                warn(f"a root of epoch {epoch} does not count: {error}")
+    def take(self, document: Document) -> None:
+        """Keep the roots, or the keys of one area, that belong to epochs that count."""
+        roots = {int(epoch): from_hex(root, 32, "a root") for epoch, root in document.get("roots", {}).items()}
+        for epoch in sorted(roots.keys() & self.epochs.keys(), reverse=True):
+            found, key_id, _, _ = self.epochs[epoch]
+            if derive(roots[epoch], b"key id", self.id)[:16] == key_id:
+                below = found.open(roots[epoch], self.id, b"", struct.pack("<I", epoch)).document().get("roots", {})
+                roots |= {int(epoch): from_hex(root, 32, "a root") for epoch, root in below.items()}
+                break
+        keys = {int(epoch): key for epoch, key in document.get("keys", {}).items()}
+        upkeep = b"" if 1 in roots else from_hex(keys.get(1, {}).get("upkeep"), 32, "the upkeep key of a slot")
+        if 1 in roots:
+            for proven in (self.identity, self.store):
+                proven.open(roots[1], self.id, b"", b"")
+            seed = derive(roots[1], b"upkeep key", self.id)
+            upkeep = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+        ids = self.follow_epochs(upkeep)
+        right = {e: root for e, root in roots.items() if e == 1 or derive(root, b"key id", self.id)[:16] == ids.get(e)}
+        self.roots |= right
+        for epoch, key in keys.items():
+            if epoch == 1 or from_hex(key.get("key_id"), 16, "a key id") == ids.get(epoch):
+                area = from_hex(document.get("area"), 16, "the area id of a slot")
+                self.area_keys[area, epoch] = from_hex(key.get("area"), 32, "an area key")
+                self.area_names[area] = f"{document.get('application')}/{document.get('source')}"
 
     def sources(self) -> dict[bytes, str]:
         """Return `application/source` of every area that this key opens and whose name is stored."""
         known = dict(self.area_names)
-        for name in self.names("catalog", HEX_ID) if self.roots else []:
+        areas = self.names("catalog", HEX_ID) if self.roots else []
+        for area, name in [(bytes.fromhex(a), f"{a}/{n}") for a in areas for n in self.names(f"catalog/{a}", HEX_HASH)]:
             try:
-                area = bytes.fromhex(name)
                 found = self.open(self.container(f"catalog/{name}"), (CATALOG,), area).document()
                 names = need(found, "application", str, "it"), need(found, "source", str, "it")
-                if self.area_id(*names) != area:
-                    raise Trouble("it names a source that has another area")
+                check(self.area_id(*names) == area, "it names a source that has another area")
                 known[area] = "/".join(names)
             except (Trouble, OSError) as error:
                 warn(f"catalog/{name} does not count: {error}")
-        for name in self.names("areas", HEX_ID) if self.roots else []:
-            if bytes.fromhex(name) not in known:
-                warn(f"area {name} has no name here; give its source in full, as application/source")
         return known
 
     def find_area(self, text: str) -> bytes:
-        application, slash, source = text.partition("/")
-        area = self.area_id(application, source) if slash and self.roots else b""
-        if area and (self.folder / f"areas/{area.hex()}").is_dir():
-            return area
-        known = self.sources()
-        found = [area for area, name in known.items() if text in (name, name.partition("/")[2])]
+        known, (application, slash, source) = self.sources(), text.partition("/")
+        if slash and self.roots:  # found without the catalog too
+            known[self.area_id(application, source)] = text
+        named = [area for area, name in known.items() if text in (name, name.partition("/")[2])]
+        found = [area for area in named if (self.folder / f"areas/{area.hex()}").is_dir()]
         if len(found) != 1:
             reason = f"more than one source is called {text}" if found else f"there is no source {text}"
-            raise Trouble(reason, f"sources here: {', '.join(known.values()) or 'none'}", USAGE if found else FAILED)
+            choice = ", ".join(self.sources().values()) or "none whose name is stored; try application/source"
+            raise Trouble(reason, f"sources here: {choice}", USAGE if found else FAILED)
         return found[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    number: int
-    hash: bytes
-    document: Document
-    frames: tuple[bytes, ...] = ()
-
-    def ids(self, kind: str, key: str) -> list[str]:
-        """Return the backups that an entry of this kind names, else none."""
-        value = self.document.get(key) if self.document.get("kind") == kind else []
-        return [str(item) for item in value] if isinstance(value, list) else [str(value)]
-
-
-def read_history(repository: Repository, area: bytes, damaged: bool) -> tuple[list[Entry], list[str]]:
-    """Open every entry of an area under its number [8]; return them in order, and what is wrong."""
-    entries, problems = list[Entry](), list[str]()
-    for name in repository.names(f"areas/{area.hex()}/history", HISTORY_NAME):
-        try:
-            found = repository.container(f"areas/{area.hex()}/history/{name}")
-            repository.open(found, (HISTORY,), area, struct.pack("<Q", int(name)))
-            if found.document().get("number") != int(name):
-                raise Trouble(f"{found.what} has the number of another entry")
-            frames = tuple(found.frame(number) for number in range(1, len(found.frames)))
-            entries.append(Entry(int(name), found.hash, found.document(), frames))
-        except (Trouble, OSError) as error:
-            if getattr(error, "code", None) == KEY and not damaged:
-                raise
-            problems.append(str(error))
-    return entries, problems
-
-
-def live_backups(entries: list[Entry], problems: list[str]) -> dict[str, Entry]:
-    """Return the live backups by id (rules 3 and 4), in order; add what breaks rule 5 to the problems."""
-    by_number = {entry.number: entry for entry in entries}
-    mark = max((entry.number for entry in entries if entry.document.get("kind") == "prune"), default=0)
-    needed = range(max(mark, 1), max(by_number, default=0) + 1)
-    problems += [f"entry {n} of the history is missing or unreadable" for n in needed if n not in by_number]
-    removed: dict[str, int] = {}
-    found: dict[str, Entry] = {}
-    for entry in entries:
-        before, previous = by_number.get(entry.number - 1), entry.document.get("previous")
-        if (before and previous != before.hash.hex()) or (entry.number == 1 and previous is not None):
-            problems.append(f"entry {entry.number} of the history does not follow the one before it")
-        removed |= dict.fromkeys(entry.ids("expire", "backups") + entry.ids("void", "backup"), entry.number)
-    named = by_number[mark].ids("prune", "live") if mark else []
-    for entry in entries:
-        for backup in entry.ids("backup", "backup"):
-            if removed.get(backup, 0) < entry.number and (entry.number > mark or backup in named):
-                found[backup] = entry
-    lost = [backup for backup in named if backup not in found and backup not in removed]
+def live_backups(entries: dict[int, Document], problems: list[str]) -> dict[str, Document]:
+    """Return the live backups by id [8, rules 3 and 4], oldest entry first; add what breaks rule 5 to the problems."""
+    mark = max((number for number, entry in entries.items() if entry["kind"] == "prune"), default=0)
+    named = {(pair[0], pair[1]) for pair in entries[mark]["live"]} if mark else set()
+    removed, found = dict[str, int](), dict[str, Document]()
+    for number, entry in entries.items():
+        before, previous = entries.get(number - 1), entry.get("previous")
+        if number > max(mark, 1) and not before:
+            problems.append(f"entry {number - 1} of the history is missing or unreadable")
+        elif number >= mark and before and (previous != before["hash"] or entry["epoch"] < before["epoch"]):
+            problems.append(f"entry {number} of the history does not follow the one before it")
+        if entry["kind"] in ("expire", "void"):
+            removed |= dict.fromkeys(entry.get("backups", [entry.get("backup")]), number)
+    for number, entry in entries.items():
+        backup = str(entry.get("backup"))
+        exists = entry["kind"] == "backup" and (number > mark or (number, backup) in named)
+        if exists and removed.get(backup, 0) < number:
+            found.setdefault(backup, entry)
+    lost = [backup for number, backup in named if number not in entries and backup not in removed]
     problems += [f"the entry of the live backup {backup} is missing" for backup in lost]
     return found
 
 
-def read_record(repository: Repository, area: bytes, entry: Entry) -> Document:
-    backup = from_hex(entry.document.get("backup"), 16, f"the backup id of history entry {entry.number}")
-    data, what = entry.frames[0] if entry.frames else b"", f"the record of backup {backup.hex()}"
-    record = repository.open(whole(what, data), (RECORD,), area, backup).document()
-    names = need(record, "application", str, what), need(record, "source", str, what)
-    misplaced = bool(repository.roots) and repository.area_id(*names) != area
-    if record.get("id") != backup.hex() or misplaced or len(data) > RECORD_MAX:
-        raise Trouble(f"{what} is that of another backup or source, or too long")
-    return record
+class Area:
+    """What is kept of one source: its history and records [7, 8] and, after `find_packs`, its content [5, 6]."""
 
-
-class Chunks:
-    """The chunks of an area by id [5], found from the tables of all packs; in condemned packs only in need."""
-
-    def __init__(self, repository: Repository, area: bytes, condemned: frozenset[bytes]) -> None:
-        self.id_keys = {kind: derive(repository.area_key(area, 1), b"chunk id", kind) for kind in (b"data", b"list")}
-        self.condemned, self.hashed = condemned, set[str]()
-        self.places: dict[bytes, int] = {}
-        self.more_places: dict[bytes, list[int]] = {}
-        self.open_pack = functools.lru_cache(OPEN_PACKS_MAX)(functools.partial(repository.open_pack, area))
-        folder = f"areas/{area.hex()}/packs"
-        names = [n for f in repository.names(folder, HEX_BYTE) for n in repository.names(f"{folder}/{f}", HEX_HASH)]
-        self.packs = sorted(names, key=lambda name: bytes.fromhex(name) in condemned)
-        for number, name in enumerate(self.packs):
+    def __init__(self, repository: Repository, area: bytes) -> None:
+        self.repository, self.area, self.problems, self.records = repository, area, list[str](), list[Document]()
+        self.entries = self.read_history()
+        for backup, entry in live_backups(self.entries, self.problems).items():
             try:
-                frames = repository.open_pack(area, name).frames
+                self.records.append(self.read_record(from_hex(backup, 16, "the id of a backup"), entry))
+            except Trouble as error:
+                self.problems.append(str(error))
+        self.records.sort(key=lambda record: str(record["ended_at"]))
+
+    def read_history(self) -> dict[int, Document]:
+        """Open every entry under its number; add to its document its object hash, epoch and further frames."""
+        entries, repository = dict[int, Document](), self.repository
+        for name in repository.names(f"areas/{self.area.hex()}/history", HISTORY_NAME):
+            place = repository.store_id, struct.pack("<Q", int(name))
+            try:
+                found = repository.container(f"areas/{self.area.hex()}/history/{name}", OBJECT_MAX)
+                entry = repository.open(found, (HISTORY,), self.area, b"".join(place)).document()
+                frames, kind = [found.frame(n) for n in range(len(found.frames))], need(entry, "kind", str, name)
+                check(entry.get("number") == int(name), f"{found.what} has the number of another entry")
+                signature = frames.pop() if kind in SIGNED else b""
+                parts = repository.id, self.area, *place, *(blake3(frame).digest() for frame in frames)
+                right = kind not in SIGNED or signed_by(repository.upkeep[found.epoch], signature, b"entry", *parts)
+                if not right or (entry.get("needs") and kind != "backup"):
+                    warn(f"{found.what} means nothing: it is signed by nobody who may, or for newer readers")
+                    kind = ""
+                entries[int(name)] = entry | {"kind": kind, "hash": found.hash.hex(), "frames": frames, "epoch": found.epoch}
             except (Trouble, OSError) as error:
                 warn(str(error))
-                continue
-            for place, (*_, chunk) in enumerate(frames, number * FRAMES_MAX):
-                if self.places.setdefault(chunk, place) != place:
-                    self.more_places.setdefault(chunk, []).append(place)
+        return entries
 
-    def pack(self, name: str) -> Container:
-        """Open a pack, and check all of it the first time; its sound chunks count either way, each proves itself."""
-        pack = self.open_pack(name)
-        if name not in self.hashed:
-            self.hashed.add(name)
-            if bytes.fromhex(name) in self.condemned:
-                warn(f"pack {name} is needed, and named for deletion: copy this repository before anything prunes it")
-            if pack.hash.hex() != name or not pack.is_sound():
-                warn(f"pack {name} is damaged: its bytes do not have the hash that names it")
-        return pack
+    def read_record(self, backup: bytes, entry: Document) -> Document:
+        data, what = b"".join(entry["frames"][1:2]), f"the record of backup {backup.hex()}"
+        check(len(data) <= SMALL_MAX, f"{what} is too long")
+        record = self.repository.open(Container.of(what, data), (RECORD,), self.area, backup).document()
+        names = [need(record, key, str, what) for key in ("application", "source", "ended_at")]
+        ours = not self.repository.roots or self.repository.area_id(*names[:2]) == self.area
+        check(ours and record.get("id") == backup.hex(), f"{what} is that of another backup or source")
+        return record | {"needs": record.get("needs") or entry.get("needs")}
+
+    def find_packs(self) -> None:
+        """Read the table of every pack; condemned packs come last, chunks are taken from them only in need."""
+        key, folder = self.repository.area_key(self.area, 1), f"areas/{self.area.hex()}/packs"
+        self.id_keys = {kind: derive(key, b"chunk id", kind) for kind in (b"data", b"list")}
+        lists = [frame for e in self.entries.values() if e["kind"] == "prune" for frame in e["frames"][1:]]
+        self.condemned = {frame[at : at + 32].hex() for frame in lists for at in range(0, len(frame), 32)}
+        self.open_pack = functools.lru_cache(OPEN_PACKS_MAX)(functools.partial(self.repository.open_pack, self.area))
+        self.places, self.hashed = dict[bytes, tuple[int, ...]](), set[str]()
+        names = self.repository.names
+        packs = [name for start in names(folder, HEX_BYTE) for name in names(f"{folder}/{start}", HEX_HASH)]
+        self.packs = sorted(packs, key=lambda name: name in self.condemned)
+        for number, name in enumerate(self.packs):
+            try:
+                for place, (*_, chunk) in enumerate(self.open_pack(name).frames, number * FRAMES_MAX):
+                    self.places[chunk] = (*self.places.get(chunk, ()), place)
+            except (Trouble, OSError) as error:
+                warn(str(error))
 
     def chunk(self, chunk: bytes, length: int | None, kind: bytes) -> bytes:
-        """Return a chunk from the first pack where it is sound."""
-        places = [self.places[chunk], *self.more_places.get(chunk, [])] if chunk in self.places else []
-        for number, row in (divmod(place, FRAMES_MAX) for place in places):
+        """Return a chunk from the first pack where it is sound; each proves itself, even in a damaged pack."""
+        for number, row in (divmod(place, FRAMES_MAX) for place in self.places.get(chunk, ())):
             try:
-                data = self.pack(self.packs[number]).frame(row)
+                pack, name = self.open_pack(self.packs[number]), self.packs[number]
+                if name not in self.hashed:
+                    self.hashed.add(name)
+                    if pack.hash.hex() != name or not pack.is_sound() or name in self.condemned:
+                        warn(f"pack {name} is needed, but damaged or named for deletion: copy the repository now")
+                data = pack.frame(row)
             except (Trouble, OSError) as error:
                 warn(str(error))
                 continue
             if length in (None, len(data)) and blake3(data, key=self.id_keys[kind]).digest() == chunk:
                 return data
-            warn(f"frame {row} of pack {self.packs[number]} is not the chunk it is listed as")
-        raise Trouble(f"chunk {chunk.hex()} is {'damaged' if places else 'in none of the readable packs'}")
+            warn(f"pack {name} holds something else in place of chunk {chunk.hex()}")
+        raise Trouble(f"chunk {chunk.hex()} is in none of the packs, or damaged")
 
     def rows(self, chunk: bytes, layout: str, size: int, most: int) -> list[tuple[bytes, int]]:
-        """Return the rows of a leaf or a root; their lengths add up to the size."""
         data = self.chunk(chunk, None, b"list")
         complete = len(data) % struct.calcsize(layout) == 0
         rows: list[tuple[bytes, int]] = list(struct.iter_unpack(layout, data)) if complete else []
-        if not 1 <= len(rows) <= most or sum(length for _, length in rows) != size:
-            raise Trouble(f"list {chunk.hex()} does not add up to what it stands for")
+        fits = 1 <= len(rows) <= most and sum(length for _, length in rows) == size
+        check(fits, f"list {chunk.hex()} does not add up to what it stands for")
         return rows
 
     def stream(self, reference: Document, kind: bytes = b"data") -> Iterator[bytes]:
@@ -465,80 +469,59 @@ class Chunks:
             return
         top = from_hex(reference.get("id"), 32, "the id of a reference")
         depth = need(reference, "depth", int, "a reference")
-        if depth > 2 or size == 0:
-            raise Trouble(f"the reference to {top.hex()} is of no known form")
+        check(depth <= 2 and size > 0, f"the reference to {top.hex()} is of no known form")
         for leaf, below in self.rows(top, "<32sQ", size, PLAIN_MAX) if depth == 2 else [(top, size)]:
             for chunk, length in self.rows(leaf, "<32sI", below, LEAF_ROWS_MAX) if depth else [(leaf, below)]:
                 yield self.chunk(chunk, length, kind)
 
+    def read_tree(self, record: Document) -> list[Document]:
+        """Return the entries of a backup: as many and as large as recorded, and no path runs through a file or link."""
+        items, rest = list[Document](), b""
+        for data in self.stream(need(record.get("streams", {}), "tree", dict, "the record"), b"list"):
+            *lines, rest = (rest + data).split(b"\n")
+            items += map(read_item, lines)
+            check(len(rest) <= TREE_LINE_MAX, "a line of the tree is too long")
+        items += [read_item(rest)] if rest else []
+        paths = {item["path"]: item["type"] == "folder" or bool(SPACE.fullmatch(item["path"])) for item in items}
+        straight = all(paths.get(str(above), True) for path in paths for above in PurePosixPath(path).parents)
+        sound = len(paths) == len(items) == record.get("entries") and straight
+        sound = sound and sum(item["size"] for item in items) == record.get("size_bytes")
+        check(sound, "the tree has not the entries or size of its record, or a path twice or through a file or link")
+        return items
+
 
 def read_item(line: bytes) -> Document:
     """Return an entry of the tree [6], with its paths as this system spells them."""
-    item = parse_json("a line of the tree", line)
-    path, kind = need(item, "path", str, "a line of the tree"), item.get("type")
-    try:
-        for key in ("path", "link") if kind == "link" else ("path",):
-            item[key] = os.fsdecode(need(item, key, str, repr(path)).encode("utf-8", "surrogateescape"))
-    except UnicodeEncodeError as error:
-        raise Trouble(f"the tree holds a path that no file can have: {path!r}") from error
-    if "\0" in path + str(item.get("link")) or any(part in ("", ".", "..") for part in path.split("/")):
-        raise Trouble(f"the tree holds a path that is refused: {path!r}")
-    if kind not in ("file", "folder", "link"):
-        raise Trouble(f"{path!r} is of a type that this reader does not know: {kind!r}")
-    item["size"] = need(need(item, "ref", dict, repr(path)), "size", int, repr(path)) if kind == "file" else 0
-    default = {"mode": 0o600 if kind == "file" else 0o700}
-    return item | {"mode": need(default | item, "mode", int, repr(path)) & 0o777}
+    item, paths = parse_json("a line of the tree", line), list[str]()
+    for key in ("path", "link")[: 1 + (item.get("type") == "link")]:
+        as_hex = str(item.get(f"{key}_hex"))
+        hidden = f"{key}_hex" in item
+        raw = from_hex(as_hex, len(as_hex) // 2, "a path") if hidden else need(item, key, str, "it").encode("utf-8", "replace")
+        item[key] = os.fsdecode(raw)
+        ...
 
 
-def read_tree(chunks: Chunks, record: Document) -> list[Document]:
-    """Return the entries of a backup: as many and as large as recorded, and no path runs through a file or link."""
-    items, rest = list[Document](), b""
-    for data in chunks.stream(need(record, "tree", dict, "the record"), b"list"):
-        *lines, rest = (rest + data).split(b"\n")
-        items += map(read_item, lines)
-        if len(rest) > TREE_LINE_MAX:
-            raise Trouble("a line of the tree is too long")
-    items += [read_item(rest)] if rest else []
-    kinds = {item["path"]: item["type"] for item in items}
-    for parts in (path.split("/") for path in kinds):
-        above = ["/".join(parts[:length]) for length in range(1, len(parts))]
-        if any(kinds.get(p) == "file" or (kinds.get(p) == "link" and not SPACE.fullmatch(p)) for p in above):
-            raise Trouble(f"the tree holds {'/'.join(parts)!r} below something that is no folder")
-    if len(kinds) != len(items) or len(items) != record.get("entries"):
-        raise Trouble("the tree does not hold the entries that the record states, each once")
-    if sum(item["size"] for item in items) != record.get("size_bytes"):
-        raise Trouble("the tree does not have the size that the record states")
-    return items
-
-
-def sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
-
-
-def put(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 class Restore:
     """Writes a backup into new folders; of PostgreSQL the control file last: what is not whole does not start [12]."""
 
-    def __init__(self, chunks: Chunks, record: Document, items: list[Document], target: Path) -> None:
-        self.chunks, self.record, self.target, self.failures = chunks, record, target.absolute(), list[str]()
+    def __init__(self, area: Area, record: Document, target: Path) -> None:
+        self.area, self.target, self.failures = area, target.absolute(), list[str]()
         self.spaces, self.beside = (self.target.with_name(target.name + end) for end in (".tablespaces", ".beside"))
-        self.postgres = (record.get("kind"), record.get("form")) == ("postgres", "physical")
-        self.items = [item for item in items if not (self.postgres and item["path"] in NOT_RESTORED)]
-        links = [item["path"] for item in items if self.postgres and item["type"] == "link"]
-        self.linked = frozenset(path for path in links if SPACE.fullmatch(path))
         for folder in (self.target, self.spaces, self.beside):
             if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
                 raise Trouble(f"{folder} is not an empty folder", "name a target that does not exist yet", USAGE)
-        self.target.mkdir(parents=True, exist_ok=True)
-        self.target.chmod(0o700)
+        self.details, items = record.get("details"), area.read_tree(record)
+        self.postgres = (record.get("kind"), record.get("form")) == ("postgres", "physical")
+        links = {item["path"] for item in items if self.postgres and item["type"] == "link"}
+        self.linked = {path for path in links if SPACE.fullmatch(path)}
+        left_out = (links | {*NOT_RESTORED}) - self.linked if self.postgres else set()
+        self.items = [item for item in items if item["path"] not in left_out]
 
     def place(self, path: str) -> Path:
         in_space = "/".join(path.split("/")[:2]) in self.linked
@@ -546,31 +529,35 @@ class Restore:
         return top / (path.removeprefix("pg_tblspc/") if in_space else path)
 
     def run(self) -> None:
-        last = [item for item in self.items if self.postgres and item["path"] == "global/pg_control"]
-        files = [item for item in self.items if item["type"] == "file" and item not in last]
+        folders, files, links = ([i for i in self.items if i["type"] == t] for t in ("folder", "file", "link"))
+        last = [item for item in files if self.postgres and item["path"] == "global/pg_control"]
+        for place in (self.target, *(self.place(item["path"]) for item in folders + (links if self.postgres else []))):
+            place.mkdir(parents=True, exist_ok=True)
+        self.target.chmod(0o700)
         with ThreadPoolExecutor(WORKERS) as pool:
             try:
-                for done in as_completed([pool.submit(self.write, item) for item in files]):
+                for done in as_completed([pool.submit(self.write, item) for item in files if item not in last]):
                     done.result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        for item in (item for item in self.items if item["type"] != "file"):
-            self.make(item)
+        for item in links:  # after all files: nothing is written through a link
+            place = self.place(item["path"])
+            link = self.target / item["path"] if self.postgres else place
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(place if self.postgres else item["link"])
         if self.postgres and not self.failures:
-            self.prepare_postgres(need(self.record, "details", dict, "the record"))
-        folders = [Path(f) for top in (self.target, self.spaces, self.beside) for f, _, _ in os.walk(top)]
-        for folder in [*folders, self.target.parent]:
-            sync_folder(folder)
+            self.prepare_postgres()
+        for folder in [f for top in (self.target, self.spaces, self.beside) for f, _, _ in os.walk(top)]:
+            sync(Path(folder))
         for item in last if not self.failures else []:
             self.write(item)
-            sync_folder(self.target / "global")
-        for item in reversed(self.items):
-            if item["type"] == "folder" and not self.postgres:
-                self.place(item["path"]).chmod(item["mode"])
-        if self.failures:
-            shown = "; ".join(self.failures[:SHOWN_MAX])
-            raise Trouble(f"{len(self.failures)} files are damaged and were left out: {shown}")
+            sync(self.target / "global")
+        sync(self.target.parent)
+        for item in [] if self.postgres else reversed(folders):
+            self.place(item["path"]).chmod(item["mode"])
+        damaged = f"{len(self.failures)} files are damaged and were left out: {'; '.join(self.failures[:SHOWN_MAX])}"
+        check(not self.failures, damaged)
 
     def write(self, item: Document) -> None:
         """Write one file to the disk; what cannot be proven whole is not left there."""
@@ -578,39 +565,93 @@ class Restore:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with path.open("xb") as file:
-                for data in self.chunks.stream(item["ref"]):
-                    file.write(data)
-                file.flush()
-                os.fchmod(file.fileno(), 0o600 if self.postgres else item["mode"])
-                if isinstance(mtime, int):
-                    os.utime(file.fileno(), (mtime, mtime))
-                os.fsync(file.fileno())
+                file.writelines(self.area.stream(item["ref"]))
         except Trouble as error:
             path.unlink()
             self.failures.append(f"{item['path']}: {error}")
+            return
+        sync(path)
+        path.chmod(0o600 if self.postgres else item["mode"])
+        if isinstance(mtime, int):
+            os.utime(path, (mtime, mtime))
 
-    def make(self, item: Document) -> None:
-        """Make a folder or, after all files are written, a link."""
-        path, place = self.target / item["path"], self.place(item["path"])
-        if item["type"] == "folder":
-            return place.mkdir(parents=True, exist_ok=True)
-        if self.postgres and item["path"] not in self.linked:
-            return warn(f"the link {item['path']} to {item['link']} was left out: a copy must not share it")
-        for folder in (place, path.parent) if self.postgres else (place.parent,):
-            folder.mkdir(parents=True, exist_ok=True)
-        return path.symlink_to(place) if self.postgres else place.symlink_to(item["link"])
-
-    def prepare_postgres(self, details: Document) -> None:
+    def prepare_postgres(self) -> None:
         """End the WAL where the backup ends, and write the configuration of one recovery up to there."""
-        size, stop = need(details, "wal_segment_size", int, "details"), need(details, "stop_lsn", str, "details")
-        if size not in [1 << power for power in range(20, 31)] or not re.fullmatch("[0-9A-F]{1,8}/[0-9A-F]{1,8}", stop):
-            raise Trouble("the details of the backup hold no possible end of the WAL")
-        high, low = (int(part, 16) for part in stop.split("/"))
-        number, end = divmod((high << 32 | low) - 1, size)
-        timeline = need(details, "stop_timeline", int, "details")
-        path = self.target / "pg_wal/{:08X}{:08X}{:08X}".format(timeline, *divmod(number, (1 << 32) // size))
-        if not path.is_file() or path.stat().st_size <= end:
-            raise Trouble(f"{path} is missing or too short: the WAL does not reach the end of the backup at {stop}")
+        details = self.details if isinstance(self.details, dict) else {}
+        size, timeline = (need(details, key, int, "details") for key in ("wal_segment_size", "stop_timeline"))
+        stop = re.fullmatch("([0-9A-F]{1,8})/([0-9A-F]{1,8})", str(details.get("stop_lsn")))
+        if not stop or size not in [1 << power for power in range(20, 31)]:
+            raise Trouble("the details of the backup hold no possible end of its WAL")
+        number, end = divmod((int(stop[1], 16) << 32 | int(stop[2], 16)) - 1, size)
+        wal = self.target / "pg_wal" / "{:08X}{:08X}{:08X}".format(timeline, *divmod(number, (1 << 32) // size))
+        check(wal.is_file() and wal.stat().st_size > end, f"{wal} does not reach the end of the backup at {stop[0]}")
         for length in (end + 1, size):
-            os.truncate(path, length)
-        put(path.parent / "archive_status/x", b"")
+            os.truncate(wal, length)
+        sync(wal)
+        kept = [(k, str(v).replace("\\", "\\\\").replace("'", "''")) for k, v in details.get("settings", [])]
+        minimal = "".join(f"{name} = '{value}'\n" for name, value in kept if name in KEPT.split())
+        for name, text in (("postgresql.conf", minimal), ("pg_hba.conf", HBA)):
+            if not (self.target / name).exists():
+                raw = sorted(self.beside.rglob(name))
+                (self.target / name).write_bytes(re.sub(ELSEWHERE, b"#", raw[0].read_bytes() if raw else text.encode()))
+                made = "copied from @settings, less what points elsewhere" if raw else "made, with few settings"
+                warn(f"{name} lay outside the data folder and was {made}: read it before you start the server")
+        auto = self.target / "postgresql.auto.conf"
+        before = auto.read_text(errors="surrogateescape") if auto.exists() else ""
+        unset = "".join(f"{name} = ''\n" for name in UNSET.split())
+        auto.write_text(f"{before}\n# added by holdfast_rescue\n{unset}{RECOVERY}", errors="surrogateescape")
+        (self.target / "recovery.signal").touch()
+        for name in ("postgresql.conf", "pg_hba.conf", "postgresql.auto.conf", "recovery.signal"):
+            sync(self.target / name)
+
+
+def run(options: argparse.Namespace) -> None:
+    repository = Repository(Path(options.repository))
+    if options.source is None:
+        return print(*sorted(repository.sources().values()), sep="\n")
+    area = Area(repository, repository.find_area(options.source), options.damaged)
+    shown = ("id", "ended_at", "tier", "size_bytes", "position")
+    lines = ["\t".join(str(record.get(key)) for key in shown) for record in area.records]
+    if options.backup is None:
+        return print(*lines, sep="\n")
+    named = [record for record in area.records if str(record["id"]).startswith(options.backup)]
+    found = area.records[-1:] if options.backup == "latest" else named
+    if len(found) != 1:
+        hint = "\n".join(["backups here:", *lines])
+        raise Trouble(f"{len(found)} backups are called {options.backup}", hint, USAGE if found else FAILED)
+    for note in found[0].get("damage", []) + found[0].get("notices", []):
+        warn(f"the backup itself states: {note}")
+    area.find_packs()
+    if options.target is not None:
+        Restore(area, found[0], Path(options.target)).run()
+        return print(f"restored {found[0]['id']} of {found[0]['ended_at']} to {options.target}, all of it proven")
+    items = area.read_tree(found[0])
+    if options.cat is None:
+        return print(*(f"{i['type']}\t{i['size']}\t{i['path']}" for i in items), sep="\n")
+    references = [item["ref"] for item in items if item["path"] == options.cat and item["type"] == "file"]
+    if not references:
+        raise Trouble(f"the backup holds no file {options.cat}", "leave --cat out to list what it holds", FAILED)
+    sys.stdout.buffer.writelines(area.stream(references[0]))
+    return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("repository")
+    for name in ("source", "backup", "target"):
+        parser.add_argument(name, nargs="?", help="without it, what there is to choose from is listed")
+    parser.add_argument("--cat", metavar="PATH", help="write this file of the backup to standard output")
+    parser.add_argument("--damaged", action="store_true", help="go on past a broken history")
+    options = parser.parse_args()
+    os.umask(0o077)
+    try:
+        run(options)
+    except (Trouble, OSError) as error:
+        hint = getattr(error, "hint", "look at permissions, free space and the disk, then start again")
+        print(f"error: {error}\nhint: {hint}", file=sys.stderr)
+        return int(getattr(error, "code", FAILED))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

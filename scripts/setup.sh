@@ -156,7 +156,7 @@ make_venv() {
 
 venv_is_sound() {
     .venv/bin/python -c "import sys; sys.exit(sys.version_info < (${PYTHON_OLDEST/./, }))" 2>/dev/null &&
-        head -n 1 .venv/bin/pip 2>/dev/null | grep -qF "$PWD/.venv/"
+        head -n 3 .venv/bin/pip 2>/dev/null | grep -qF "$PWD/.venv/"
 }
 
 pip_install() {

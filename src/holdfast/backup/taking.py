@@ -16,7 +16,7 @@ from holdfast.model.events import OnProgress
 from holdfast.repository import history as histories
 from holdfast.repository.area import Area
 from holdfast.repository.format import names, rules
-from holdfast.repository.format.entry import EntryKind, HistoryEntry
+from holdfast.repository.format.entry import EntryKind, Facts, HistoryEntry
 from holdfast.repository.format.names import BackupId, RunId
 from holdfast.repository.format.record import DAMAGE_ROWS_MAX, BackupRecord, DamageRow
 from holdfast.repository.format.rules import HistoryState
@@ -105,7 +105,7 @@ def _take(area: Area, source: Source, order: BackupOrder, around: Surroundings, 
         parent = _parent(area, history, order)
         index = open_index(area, history.state.condemned, around.executor)
         try:
-            captured, poured = _capture(area, source, order, around, index, parent)
+            captured, poured = _capture(area, source, order, around, index, parent, history.state.identity)
             lease.check()
             record = _record(area, order, run, parent, captured, poured)
             _commit(area, history, record, poured, offset, around)
@@ -124,9 +124,15 @@ def _parent(area: Area, history: History, order: BackupOrder) -> BackupRecord | 
 
 
 def _capture(
-    area: Area, source: Source, order: BackupOrder, around: Surroundings, index: ChunkIndex, parent: BackupRecord | None
+    area: Area,
+    source: Source,
+    order: BackupOrder,
+    around: Surroundings,
+    index: ChunkIndex,
+    parent: BackupRecord | None,
+    adopted: Facts | None,
 ) -> tuple[Captured, Poured]:
-    expected = Identity(parent.kind, parent.identity) if parent is not None else None
+    expected = Identity(parent.kind, adopted or parent.identity) if parent is not None else None
     request = CaptureRequest(order.tier, expected, around.stop_requested)
     settings = PipelineSettings(level=order.compression_level)
     if order.tier is not Tier.FULL:

@@ -10,10 +10,11 @@ from datetime import datetime
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from holdfast.model.documents import JsonObject, encode_document, format_time
-from holdfast.model.errors import Conflict, IntegrityBroken, NotFound
+from holdfast.model.errors import IntegrityBroken, NotFound
 from holdfast.repository.format import names
 from holdfast.repository.format.container import (
     HEADER,
+    SIZE_MAX,
     TRAILER,
     Claim,
     ContainerBuilder,
@@ -28,7 +29,7 @@ from holdfast.repository.format.container import (
     read_frames,
 )
 from holdfast.repository.format.keys import AreaKeys
-from holdfast.repository.format.names import BackupId, PackName, RunId
+from holdfast.repository.format.names import BackupId, PackName, RunId, StoreId
 from holdfast.repository.format.record import RECORD_BYTES_MAX, BackupRecord, encode_record, parse_record
 from holdfast.repository.index.rows import PackFacts
 from holdfast.storage.port import Data, Store
@@ -37,11 +38,20 @@ TAIL_BYTES = 65536
 SMALL_OBJECT_BYTES_MAX = 64 << 20
 
 
+def fetch(store: Store, what: str, kind: ObjectType, name: str) -> Data:
+    """Read a small object whole, and no more of it than one of its type may have; raises ``IntegrityBroken``."""
+    data = store.get(name, 0, SIZE_MAX[kind] + 1)
+    if len(data) > SIZE_MAX[kind]:
+        raise broken(what, f"it is larger than {SIZE_MAX[kind]} bytes")
+    return data
+
+
 @dataclass(frozen=True, slots=True)
 class Area:
     """Where the backups of one source lie, and what opens them."""
 
     store: Store
+    store_id: StoreId
     keys: AreaKeys
     application: str
     source: str
@@ -72,30 +82,33 @@ class Area:
             builder.add_plain(frame)
         return builder.finish()
 
+    def fetch(self, what: str, kind: ObjectType, name: str) -> Data:
+        """Read a small object whole, and no more of it than one of its type may have; raises ``IntegrityBroken``."""
+        return fetch(self.store, what, kind, name)
+
     def open(self, what: str, claim: Claim, data: Data) -> list[bytes]:
         """Return the plain frames of a small object; raises ``IntegrityBroken``."""
-        return read_frames(open_whole(what, claim, self.keys.of_epoch, data), data)
+        return self.open_with_header(what, claim, data)[1]
+
+    def open_with_header(self, what: str, claim: Claim, data: Data) -> tuple[Opener, list[bytes]]:
+        """Return a small object's opener and plain frames; raises ``IntegrityBroken``."""
+        opener = open_whole(what, claim, self.keys.of_epoch, data)
+        return opener, read_frames(opener, data)
 
     def catalog(self, kind: str, now: datetime) -> None:
-        """Put the names behind this area where they are missing; raises ``IntegrityBroken`` if others stand there."""
-        name = names.catalog(self.keys.area)
-        try:
-            stored = read_catalog(self, self.store.get(name))
-        except NotFound:
+        """Put the names behind this area where no sound object tells them yet."""
+        entry = read_catalog(self)
+        if entry is not None and (entry.application, entry.source) != (self.application, self.source):
+            raise broken(f"the catalog entry of {self.title}", "it names another source")
+        if entry is None:
             document: JsonObject = {
                 "application": self.application,
                 "source": self.source,
                 "kind": kind,
                 "created_at": format_time(now),
             }
-            data, _ = self.seal(self.claim(ObjectType.CATALOG), [encode_document(document)])
-            try:
-                self.store.create(name, data)
-            except Conflict:
-                self.catalog(kind, now)  # another writer's, and the same names
-            return
-        if (stored.application, stored.source) != (self.application, self.source):
-            raise broken(f"the catalog entry of {self.title}", "it names another source")
+            data, digest = self.seal(self.claim(ObjectType.CATALOG), [encode_document(document)])
+            self.store.create(names.catalog_entry(self.keys.area, digest), data)
 
     def list_packs(self) -> dict[PackName, int]:
         """Return every pack with its size, as listed now."""
@@ -117,6 +130,8 @@ class Area:
 
     def _pack_table(self, name: PackName, size: int, read: Callable[[int, int], Data]) -> tuple[PackFacts, Opener]:
         what = f"pack {name.hex()[:12]}"
+        if size > SIZE_MAX[ObjectType.DATA_PACK]:
+            raise broken(what, f"it is {size} bytes long, more than a pack may have")
         start = max(0, size - TAIL_BYTES)
         tail = bytes(read(start, size))
         trailer = parse_trailer(what, tail[-TRAILER.size :], size)
@@ -129,8 +144,6 @@ class Area:
         sealed = tail[trailer.toc_offset - start :][: trailer.toc_length]
         material = self.keys.of_epoch(header.epoch)
         opener = open_toc(what, self.pack_claim(is_list=is_list), material, header, trailer, sealed)
-        if len(opener.ids) != 32 * len(opener.frames):
-            raise broken(what, "its table of contents names another number of chunks than it has")
         return PackFacts(name, size, is_list), opener
 
     @staticmethod
@@ -171,7 +184,7 @@ class Area:
         """Yield the documents of all runs, oldest first."""
         for info in self.store.list(names.runs(self.keys.area)):
             last = info.name.rsplit("/", 1)[1]
-            data = self.store.get(info.name)
+            data = self.fetch(f"run {last}", ObjectType.RUN, info.name)
             document = json.loads(self.open(f"run {last}", self.claim(ObjectType.RUN, last.encode()), data)[0])
             yield document
 
@@ -183,8 +196,19 @@ class CatalogEntry:
     kind: str
 
 
-def read_catalog(area: Area, data: Data) -> CatalogEntry:
-    """Read the names behind an area; raises ``IntegrityBroken``."""
-    what = f"catalog entry {area.keys.area.hex()[:8]}"
-    document = json.loads(area.open(what, area.claim(ObjectType.CATALOG), data)[0])
-    return CatalogEntry(str(document["application"]), str(document["source"]), str(document["kind"]))
+CATALOG_TRIES_MAX = 16
+
+
+def read_catalog(area: Area) -> CatalogEntry | None:
+    """Read the names behind an area from any object that opens; None where there is none."""
+    for tried, info in enumerate(area.store.list(names.catalog(area.keys.area))):
+        if tried >= CATALOG_TRIES_MAX:
+            break
+        what = f"catalog entry {area.keys.area.hex()[:8]}"
+        try:
+            data = area.fetch(what, ObjectType.CATALOG, info.name)
+            document = json.loads(area.open(what, area.claim(ObjectType.CATALOG), data)[0])
+            return CatalogEntry(str(document["application"]), str(document["source"]), str(document["kind"]))
+        except (IntegrityBroken, NotFound, ValueError, KeyError):
+            continue  # garbage beside the sound one costs a look
+    return None

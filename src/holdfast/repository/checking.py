@@ -82,7 +82,7 @@ def check_area(
     """
     state = _Checking(area, executor, on_progress)
     history = _check_history(state, remembered)
-    index = open_index(area, history.state.condemned, executor, cached=False)
+    index = open_index(area, frozenset(), executor, cached=False)
     try:
         for trouble in index.trouble:
             state.note(trouble.name, trouble.error)
@@ -115,11 +115,14 @@ def _check_history(state: _Checking, remembered: Remembered | None) -> History:
         elif entry is not None:
             entries.append(entry)
     history = histories.understand(entries)
+    for unsigned in (entry for entry, _ in history.entries if not entry.counts):
+        message = f"history entry {unsigned.number} would take something away and is not signed: it does not count"
+        state.note(names.history_entry(state.area.keys.area, unsigned.number), message)
     for message in history.breaks:
         state.note(names.history(state.area.keys.area), f"the history of {state.area.title}: {message}")
     if remembered is not None:
         try:
-            rules.refuse_rollback(state.area.title, history.head, history.head_hash, remembered.seen(state.area))
+            rules.refuse_rollback(state.area.title, remembered.seen(state.area), history.head, history.hash_of)
         except IntegrityBroken as error:
             state.note(names.history(state.area.keys.area), error)
     return history

@@ -9,8 +9,17 @@ from dataclasses import dataclass, field, replace
 from holdfast.model.errors import Conflict, IntegrityBroken, NotFound
 from holdfast.repository.area import Area
 from holdfast.repository.format import names, rules
-from holdfast.repository.format.container import ObjectType, object_hash
-from holdfast.repository.format.entry import EntryKind, HistoryEntry, encode_entry, parse_entry
+from holdfast.repository.format.container import Claim, ObjectType, object_hash
+from holdfast.repository.format.entry import (
+    SIGNED_KINDS,
+    EntryKind,
+    EntryPlace,
+    HistoryEntry,
+    encode_entry,
+    parse_entry,
+    signed_message,
+)
+from holdfast.repository.format.keys import is_signed_by
 from holdfast.repository.format.names import BackupId
 from holdfast.repository.format.record import BackupRecord
 from holdfast.repository.format.rules import HistoryState
@@ -36,18 +45,39 @@ class History:
     def head_hash(self) -> bytes:
         return self.entries[-1][1] if self.entries else b""
 
+    def hash_of(self, number: int) -> bytes | None:
+        """Return the object hash of an entry, None for one that is not there."""
+        return next((digest for entry, digest in reversed(self.entries) if entry.number == number), None)
+
     def live_entries(self) -> list[HistoryEntry]:
         """Return the entries of live backups, oldest first."""
-        numbers = {number for _, number in self.state.live}
+        numbers = {number for number, _ in self.state.live}
         return [entry for entry, _ in self.entries if entry.number in numbers]
 
 
 def read_entry(area: Area, number: int) -> tuple[HistoryEntry, bytes]:
     """Read one entry; raises ``NotFound`` or ``IntegrityBroken``."""
     what = f"history entry {number} of {area.title}"
-    data = area.store.get(names.history_entry(area.keys.area, number))
-    frames = area.open(what, area.claim(ObjectType.HISTORY, number.to_bytes(8, "little")), data)
-    return parse_entry(what, number, frames), object_hash(data)
+    data = area.fetch(what, ObjectType.HISTORY, names.history_entry(area.keys.area, number))
+    opener, frames = area.open_with_header(what, _claim(area, number), data)
+    entry = parse_entry(what, number, opener.header.epoch, frames)
+    if entry.kind in SIGNED_KINDS:
+        entry = replace(entry, counts=_is_signed(area, entry, frames))
+    return entry, object_hash(data)
+
+
+def _claim(area: Area, number: int) -> Claim:
+    return area.claim(ObjectType.HISTORY, area.store_id + number.to_bytes(8, "little"))
+
+
+def _place(area: Area, number: int) -> EntryPlace:
+    return EntryPlace(area.keys.repository, area.keys.area, area.store_id, number)
+
+
+def _is_signed(area: Area, entry: HistoryEntry, frames: list[bytes]) -> bool:
+    public = area.keys.upkeep.get(entry.epoch)
+    message = signed_message(_place(area, entry.number), frames[:-1])
+    return public is not None and len(frames) > 1 and is_signed_by(public, frames[-1], message)
 
 
 def list_numbers(area: Area) -> list[int]:
@@ -58,8 +88,10 @@ def list_numbers(area: Area) -> list[int]:
 def understand(entries: list[tuple[HistoryEntry, bytes]]) -> History:
     """Return what entries mean together, with what is wrong with their chain."""
     state = rules.meaning_of(entry for entry, _ in entries)
-    first = rules.first_needed([entry.number for entry, _ in entries], state.checkpoint)
-    return History(tuple(entries), state, tuple(rules.chain_breaks(entries, first)))
+    breaks = rules.chain_breaks(entries, rules.first_needed(state))
+    for number in rules.missing_live(state, (entry.number for entry, _ in entries)):
+        breaks.append(f"history entry {number} of a live backup is missing")
+    return History(tuple(entries), state, tuple(breaks))
 
 
 def read_history(area: Area, executor: Executor, remembered: Remembered | None) -> History:
@@ -71,7 +103,7 @@ def read_history(area: Area, executor: Executor, remembered: Remembered | None) 
     history = understand(entries)
     refuse_broken(area, history)
     if remembered is not None:
-        rules.refuse_rollback(area.title, history.head, history.head_hash, remembered.seen(area))
+        rules.refuse_rollback(area.title, remembered.seen(area), history.head, history.hash_of)
         if history.head:
             remembered.remember(area, history.head, history.head_hash)
     return history
@@ -96,20 +128,37 @@ def append(area: Area, history: History, decide: Decide, remembered: Remembered 
         entry = replace(
             decide(history.state), number=history.head + 1, previous=history.head_hash if history.head else None
         )
-        claim = area.claim(ObjectType.HISTORY, entry.number.to_bytes(8, "little"))
-        data, digest = area.seal(claim, encode_entry(entry))
+        frames = encode_entry(entry)
+        if entry.kind in SIGNED_KINDS:
+            frames.append(area.keys.sign_upkeep(signed_message(_place(area, entry.number), frames)))
+        data, digest = area.seal(_claim(area, entry.number), frames)
         try:
             area.store.create(names.history_entry(area.keys.area, entry.number), data)
         except Conflict:
             history = _read_on(area, history)
             continue
+        history = understand([*history.entries, (replace(entry, epoch=area.keys.current_epoch), digest)])
+        _refuse_lost(area, entry)
         if remembered is not None:
             remembered.remember(area, entry.number, digest)
-        return understand([*history.entries, (entry, digest)])
+        return history
     raise Conflict(
         f"{APPEND_TRIES_MAX} other entries were put into the history of {area.title} meanwhile",
         hint="Something writes to this history without pause; see `holdfast runs`.",
     )
+
+
+def _refuse_lost(area: Area, entry: HistoryEntry) -> None:
+    """Rule 1, after the put: a writer that slept may have taken a number that was freed below a checkpoint."""
+    above = [number for number in list_numbers(area) if number > entry.number]
+    if not above or entry.kind is not EntryKind.BACKUP:
+        return
+    state = rules.meaning_of(read_entry(area, number)[0] for number in above)
+    if rules.is_lost(entry.number, entry.backups[0], state):
+        raise Conflict(
+            f"entry {entry.number} of {area.title} was put behind a checkpoint that does not know it",
+            hint="This run slept for long while others went on. Run the command again.",
+        )
 
 
 def _read_on(area: Area, history: History) -> History:

@@ -8,8 +8,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from blake3 import blake3
-
 from holdfast.model.documents import encode_document
 from holdfast.model.errors import IntegrityBroken
 from holdfast.repository.area import Area
@@ -22,8 +20,7 @@ class Remembered:
     folder: Path
 
     def _path(self, area: Area) -> Path:
-        place = blake3(area.store.url.encode()).hexdigest()[:16]
-        return self.folder / f"{area.keys.repository.hex()}-{place}" / area.keys.area.hex()
+        return self.folder / f"{area.keys.repository.hex()}-{area.store_id.hex()}" / area.keys.area.hex()
 
     def seen(self, area: Area) -> tuple[int, bytes] | None:
         """Return number and object hash of the newest entry seen; raises ``IntegrityBroken`` for a damaged file."""

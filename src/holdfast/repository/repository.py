@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from holdfast.model.documents import encode_document, format_time
+from holdfast.model.documents import JsonObject, encode_document, format_time
 from holdfast.model.errors import Conflict, IntegrityBroken, KeyInvalid, NotFound, RepositoryAbsent
 from holdfast.repository import keyring
+from holdfast.repository.area import fetch
 from holdfast.repository.format import names
-from holdfast.repository.format.container import Claim, ContainerBuilder, ObjectType, open_whole
-from holdfast.repository.format.keys import KEY_BYTES, AreaKeys, RootKeys
-from holdfast.repository.format.names import AreaId, RepositoryId, SlotId
-from holdfast.repository.keyring import KeyRing, OpenedSlot, SlotContent, SlotInfo, Unlock
+from holdfast.repository.format.container import Claim, ContainerBuilder, ObjectType, broken, open_whole
+from holdfast.repository.format.keys import KEY_BYTES, key_id
+from holdfast.repository.format.names import AreaId, RepositoryId, SlotId, StoreId
+from holdfast.repository.keyring import AreaEpoch, KeyRing, OpenedSlot, SlotContent, SlotInfo, Unlock
 from holdfast.storage.port import Data, Store
 
 
@@ -24,28 +25,33 @@ class Repository:
 
     store: Store
     id: RepositoryId
+    store_id: StoreId
     keys: KeyRing
     slots: tuple[OpenedSlot, ...]
     trouble: tuple[IntegrityBroken, ...] = ()
 
 
+def _id_in_clear(what: str, data: Data, field: str) -> bytes:
+    """Return an id from the clear part of an object; raises ``IntegrityBroken``. Proved only when a key opens it."""
+    try:
+        found = bytes.fromhex(str(keyring.clear_document(what, data).get(field, "")))
+    except ValueError:
+        found = b""
+    if len(found) != 16:
+        raise broken(what, f"it names no {field}")
+    return found
+
+
 def read_identity(store: Store) -> tuple[RepositoryId, Data]:
     """Return the id a store's identity claims, and the object; raises ``RepositoryAbsent``."""
     try:
-        data = store.get(names.IDENTITY)
+        data = fetch(store, "the identity", ObjectType.IDENTITY, names.IDENTITY)
     except NotFound as error:
         raise RepositoryAbsent(
             f"there is no repository at {store.url}",
             hint="Check the address; `holdfast init` creates a repository there.",
         ) from error
-    claimed = str(keyring.clear_document("the identity", data).get("repository", ""))
-    try:
-        repository = RepositoryId(bytes.fromhex(claimed))
-    except ValueError:
-        repository = RepositoryId(b"")
-    if len(repository) != 16:
-        raise IntegrityBroken(f"the identity of {store.url} names no repository", hint="Restore it from another copy.")
-    return repository, data
+    return RepositoryId(_id_in_clear("the identity", data, "repository")), data
 
 
 def open_repository(store: Store, unlocks: Sequence[Unlock]) -> Repository:
@@ -60,25 +66,17 @@ def open_repository(store: Store, unlocks: Sequence[Unlock]) -> Repository:
             hint="Use the passphrase this repository was made with (or one that `holdfast key add` added); "
             "nothing was changed.",
         )
-    highest = keyring.current_epoch(store)
-    keys = _ring(store, repository, opened, highest)
+    keys = keyring.ring_of(repository, keyring.read_links(store), opened)
+    try:
+        place = fetch(store, "the store object", ObjectType.STORE, names.STORE)
+    except NotFound as error:
+        raise broken(f"the repository at {store.url}", "its store object is missing") from error
     if keys.roots is not None:
-        claim = Claim(ObjectType.IDENTITY, repository)
-        open_whole("the identity", claim, lambda _: keys.whole().roots[1], identity)
-    return Repository(store, repository, keys, tuple(opened), tuple(trouble))
-
-
-def _ring(store: Store, repository: RepositoryId, opened: Sequence[OpenedSlot], highest: int) -> KeyRing:
-    roots: dict[int, bytes] = {}
-    for slot in opened:
-        if slot.content.area is None:
-            roots |= keyring.proved_roots(repository, slot.content.keys, highest, store.get)
-    if roots:
-        return KeyRing(repository, highest, RootKeys(repository, roots, highest))
-    content = opened[0].content
-    assert content.area is not None
-    area = AreaKeys(repository, content.area, dict(content.keys), highest)
-    return KeyRing(repository, highest, None, area, content.application, content.source)
+        root = keys.roots.roots[1]
+        open_whole("the identity", Claim(ObjectType.IDENTITY, repository), lambda _: root, identity)
+        open_whole("the store object", Claim(ObjectType.STORE, repository), lambda _: root, place)
+    store_id = StoreId(_id_in_clear("the store object", place, "store"))
+    return Repository(store, repository, store_id, keys, tuple(opened), tuple(trouble))
 
 
 def create_repository(store: Store, unlock: Unlock, label: str, now: datetime) -> tuple[Repository, bool]:
@@ -93,19 +91,35 @@ def create_repository(store: Store, unlock: Unlock, label: str, now: datetime) -
         pass
     repository, root = RepositoryId(os.urandom(16)), os.urandom(KEY_BYTES)
     put_slot(store, repository, unlock, SlotContent(label, {1: root}), now)
-    clear = encode_document({"format": 1, "repository": repository.hex()})
-    builder = ContainerBuilder(Claim(ObjectType.IDENTITY, repository), root, 1, clear=clear)
-    builder.add_plain(encode_document({"created_at": format_time(now)}))
+    clear: JsonObject = {"format": 1, "repository": repository.hex()}
     made = True
     try:
+        _put_store_object(store, repository, root, now)
         # The identity comes last: a repository exists when it does. Losing this race means that another init won.
-        store.create(names.IDENTITY, builder.finish()[0])
+        store.create(names.IDENTITY, _root_object(ObjectType.IDENTITY, repository, root, clear, now))
     except Conflict:
         made = False
     return open_repository(store, [unlock]), made
 
 
-def carry_repository(origin: Repository, store: Store) -> bool:
+def _root_object(kind: ObjectType, repository: RepositoryId, root: bytes, clear: JsonObject, now: datetime) -> Data:
+    builder = ContainerBuilder(Claim(kind, repository), root, 1, clear=encode_document(clear))
+    builder.add_plain(encode_document({"created_at": format_time(now)}))
+    return builder.finish()[0]
+
+
+def _put_store_object(store: Store, repository: RepositoryId, root: bytes, now: datetime) -> None:
+    """Tell this copy from the others; a store object that is there already and is this repository's stays."""
+    clear: JsonObject = {"repository": repository.hex(), "store": os.urandom(16).hex()}
+    try:
+        store.create(names.STORE, _root_object(ObjectType.STORE, repository, root, clear, now))
+    except Conflict:
+        there = fetch(store, "the store object", ObjectType.STORE, names.STORE)
+        if _id_in_clear("the store object", there, "repository") != repository:
+            raise
+
+
+def carry_repository(origin: Repository, store: Store, now: datetime) -> bool:
     """Make ``store`` a copy of the same repository: slots and epochs first, identity last; return whether it was new.
 
     Raises ``Conflict`` where another repository is there already.
@@ -122,6 +136,7 @@ def carry_repository(origin: Repository, store: Store) -> bool:
     for prefix in (names.SLOTS, names.EPOCHS):
         for info in origin.store.list(prefix):
             store.create(info.name, origin.store.get(info.name))
+    _put_store_object(store, origin.id, origin.keys.whole().roots[1], now)
     store.create(names.IDENTITY, origin.store.get(names.IDENTITY))
     return there is None
 
@@ -141,7 +156,11 @@ def add_slot(
     if only is None:
         return put_slot(opened.store, opened.id, unlock, SlotContent(label, dict(roots.roots)), now)
     area = roots.area_keys(roots.area_id(*only))
-    content = SlotContent(label, dict(area.keys), area.area, only[0], only[1])
+    epochs = {
+        epoch: AreaEpoch(key, key_id(roots.roots[epoch], opened.id), area.upkeep[epoch])
+        for epoch, key in area.keys.items()
+    }
+    content = SlotContent(label, {}, area.area, only[0], only[1], epochs)
     return put_slot(opened.store, opened.id, unlock, content, now)
 
 
@@ -179,12 +198,14 @@ def rotate(opened: Repository, now: datetime) -> tuple[int, tuple[SlotId, ...]]:
             f"the key at hand does not open the current epoch {roots.current_epoch}",
             hint="Rotate with a passphrase or key file that the last rotation re-wrapped.",
         )
-    epoch, root = roots.current_epoch + 1, os.urandom(KEY_BYTES)
+    # Names that somebody filled with garbage are spent: the next free number serves as well.
+    taken = [int(info.name.removeprefix(names.EPOCHS)) for info in opened.store.list(names.EPOCHS)]
+    epoch, root = max([roots.current_epoch, *taken]) + 1, os.urandom(KEY_BYTES)
     mine = [slot for slot in opened.slots if slot.content.area is None]
     for slot in mine:
         content = SlotContent(slot.content.label, {**roots.roots, epoch: root})
         put_slot(opened.store, opened.id, slot.unlock, content, now)
-    opened.store.create(names.epoch(epoch), keyring.epoch_object(opened.id, epoch, root, roots.roots, now))
+    opened.store.create(names.epoch(epoch), keyring.epoch_object(opened.id, epoch, root, roots, now))
     for slot in mine:
         opened.store.delete(names.slot(slot.id))
     reopened = open_repository(opened.store, [slot.unlock for slot in mine])
@@ -194,9 +215,5 @@ def rotate(opened: Repository, now: datetime) -> tuple[int, tuple[SlotId, ...]]:
 
 def area_ids(store: Store) -> list[AreaId]:
     """Return every area that a catalog entry names."""
-    found = []
-    for info in store.list(names.CATALOG):
-        text = info.name.removeprefix(names.CATALOG)
-        if len(text) == 32:
-            found.append(AreaId(bytes.fromhex(text)))
-    return found
+    found = (names.parse_catalog(info.name) for info in store.list(names.CATALOG))
+    return list(dict.fromkeys(area for area in found if area is not None))

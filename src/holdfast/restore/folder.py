@@ -13,7 +13,6 @@ from pathlib import Path
 from holdfast.model.errors import Conflict, OutOfSpace, SourceFailed
 from holdfast.model.events import OnProgress
 from holdfast.repository.area import Area
-from holdfast.repository.format.names import PackName
 from holdfast.repository.format.record import BackupRecord
 from holdfast.repository.format.tree import TreeEntry
 from holdfast.repository.index.lookup import open_index
@@ -65,7 +64,6 @@ class Restored:
 def restore_folder(
     area: Area,
     record: BackupRecord,
-    condemned: frozenset[PackName],
     refill: FolderRefill,
     order: RestoreOrder,
     hands: Hands,
@@ -76,7 +74,7 @@ def restore_folder(
     target lacks the file without which its server refuses to start.
     """
     refill.refuse_target(order.target)
-    index = open_index(area, condemned, hands.executor)
+    index = open_index(area, frozenset(), hands.executor)
     try:
         reader = ChunkReader(area, index)
         entries = list(read_tree(reader, record, hands.executor))

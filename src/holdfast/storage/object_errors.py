@@ -17,8 +17,7 @@ from holdfast.model.errors import (
     Unavailable,
 )
 
-INSTANCE_METADATA_ADDRESS = "169.254.169.254"
-
+_INSTANCE_METADATA = ("/latest/api/token", "/latest/meta-data")
 # obstore (0.12) passes on the answer only inside its text: "... status code: 403 Forbidden: <Error><Code>...".
 _STATUS = re.compile(r"Server returned non-2xx status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z0-9]{1,64})</Code>|\"code\": ?\"([A-Za-z0-9]{1,64})\"")
@@ -65,10 +64,13 @@ def translate(subject: str, error: Exception, *, creating: bool = False) -> Hold
     """
     answer = read_answer(error)
     text = str(error)
-    if INSTANCE_METADATA_ADDRESS in text:
+    if any(path in text for path in _INSTANCE_METADATA):
         return _no_credentials(subject, answer)
-    if isinstance(error, FileNotFoundError) or answer.status == 404:
-        return _absent(subject, answer)
+    if answer.code in _BUCKET_ABSENT:
+        return _bucket_absent(subject, answer)
+    # A mere status of 404 may come from a service that was asked for credentials.
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"{subject} is absent")
     if creating and isinstance(error, AlreadyExistsError | PreconditionError):
         return AlreadyExists(f"{subject} exists already, says the store ({answer.reason})")
     if answer.code in _STORE_FULL or answer.status == 507:
@@ -109,13 +111,11 @@ def _unreached(subject: str, answer: Answer, text: str, *, creating: bool) -> Ho
     )
 
 
-def _absent(subject: str, answer: Answer) -> HoldfastError:
-    if answer.code in _BUCKET_ABSENT:
-        return Denied(
-            f"the bucket or container of {subject} does not exist ({answer.reason})",
-            hint="Create it, or correct the repository's url; holdfast never creates buckets by itself.",
-        )
-    return NotFound(f"{subject} is absent")
+def _bucket_absent(subject: str, answer: Answer) -> Denied:
+    return Denied(
+        f"the bucket or container of {subject} does not exist ({answer.reason})",
+        hint="Create it, or correct the repository's url; holdfast never creates buckets by itself.",
+    )
 
 
 def _refused(subject: str, answer: Answer, text: str) -> HoldfastError:

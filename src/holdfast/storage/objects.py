@@ -13,7 +13,7 @@ from holdfast.model.errors import Denied, NotFound, Unavailable
 from holdfast.storage.clients import ObjectClients
 from holdfast.storage.names import check_name, check_prefix, check_volatile, is_name
 from holdfast.storage.object_errors import is_range_refusal, read_answer, translate
-from holdfast.storage.port import Data, ObjectInfo
+from holdfast.storage.port import VOLATILE_PREFIX, Data, ObjectInfo
 from holdfast.storage.short import check_length
 
 LIST_CHUNK = 1000
@@ -25,13 +25,15 @@ PARTS_MAX = 900
 """Some stores take 1,000 parts at most."""
 
 PARTS_AT_ONCE = 2
+
+ABSENT_NAME = VOLATILE_PREFIX + "probe/never-written"
 KEYS_REFUSED_STATUS = frozenset({400, 401, 403})
 
 
 class ObjectStore:
     """Objects of a bucket below a prefix. Keeps the contract of ``port.Store``; each call is one request.
 
-    (Two for a ``head`` that finds nothing, more for a large file that is put below ``volatile/`` in parts.)
+    (Two for a ``head`` that finds nothing, one more for a listing, as many as parts for a large ``put``.)
     """
 
     def __init__(self, url: str, clients: ObjectClients) -> None:
@@ -87,24 +89,27 @@ class ObjectStore:
         return ObjectInfo(name, meta["size"], meta["last_modified"])
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
-        """Page through a listing; names that are not ours are passed over, a listing out of order is refused."""
+        """Page through a listing; names that are not ours are passed over, a listing out of order is refused.
+
+        obstore takes any XML answered with 200 (a proxy's page, an error document) for the end of a listing. So the
+        end is believed only when asking again behind the last name finds nothing, and emptiness only of a store that
+        can still say "absent".
+        """
         check_prefix(prefix)
-        latest = ""
-        with self._translated(prefix):
-            client = self._clients.for_reading(UNKNOWN_READ_BYTES)
-            pages = iter(obstore.list(client, prefix or None, offset=after or None, chunk_size=LIST_CHUNK))
+        latest = after
+        asked_again = False
         while True:
-            with self._translated(prefix):
-                page = next(pages, None)
-            if page is None:
-                return
-            for meta in page:
-                name = meta["path"]
-                if name <= latest:
-                    raise self._out_of_order(prefix)
-                latest = name
-                if name > after and is_name(name):
-                    yield ObjectInfo(name, meta["size"], meta["last_modified"])
+            found = False
+            for info in self._list_once(prefix, latest):
+                found = True
+                latest = info.name
+                if is_name(info.name):
+                    yield info
+            if asked_again and not found:
+                break
+            asked_again = True
+        if latest == after:
+            self._check_absence_is_told(prefix)
 
     def delete(self, name: str) -> None:
         """Delete; stores that tell of an absent object are heard as content."""
@@ -120,6 +125,32 @@ class ObjectStore:
     def close(self) -> None:
         """Drop the clients with their connections."""
         self._clients.close()
+
+    def _list_once(self, prefix: str, after: str) -> Iterator[ObjectInfo]:
+        latest = ""
+        with self._translated(prefix):
+            client = self._clients.for_reading(UNKNOWN_READ_BYTES)
+            pages = iter(obstore.list(client, prefix or None, offset=after or None, chunk_size=LIST_CHUNK))
+        while True:
+            with self._translated(prefix):
+                page = next(pages, None)
+            if page is None:
+                return
+            for meta in page:
+                name = meta["path"]
+                if name <= latest:
+                    raise self._out_of_order(prefix)
+                latest = name
+                if name > after:
+                    yield ObjectInfo(name, meta["size"], meta["last_modified"])
+
+    def _check_absence_is_told(self, prefix: str) -> None:
+        with contextlib.suppress(NotFound, Denied):
+            self.get(ABSENT_NAME, 0, 1)
+            raise Unavailable(
+                f"{self._subject(prefix)} looks empty, but something answers there that is not the store",
+                hint="It affirms an object that was never written: check the endpoint, and any proxy on the way.",
+            )
 
     def _get_range(self, name: str, start: int, end: int | None) -> bytes:
         client = self._clients.for_reading(UNKNOWN_READ_BYTES if end is None else end - start)

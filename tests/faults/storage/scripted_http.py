@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 UPSTREAM_SECONDS_MAX = 60
 HANG_SECONDS_MAX = 30
+STOP_POLL_SECONDS = 0.01
 HOP_HEADERS = {"connection", "transfer-encoding", "keep-alive", "server", "date"}
 
 
@@ -72,7 +73,7 @@ def serving(script: Script) -> Iterator[str]:
             action = script.decide(self.command, self.path)
             if action == HANG:
                 script.released.wait(HANG_SECONDS_MAX)
-            if action in {FORWARD, LOSE_ANSWER}:
+            if isinstance(action, str) and action in {FORWARD, LOSE_ANSWER}:
                 reply = self.forwarded(body)
                 if action == FORWARD:
                     self.answer(reply)
@@ -119,7 +120,7 @@ def serving(script: Script) -> Iterator[str]:
             """Clients that give up are part of the script."""
 
     server = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, name="scripted-http", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(STOP_POLL_SECONDS,), name="scripted-http", daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

@@ -184,20 +184,52 @@ def test_a_range_that_is_short_every_time_is_broken_in_the_end() -> None:
         assert len(script.requests) > 1
 
 
-def test_200_with_garbage_to_a_create_proves_nothing() -> None:
-    with scripted_store(Reply(200, b"<html>welcome</html>")) as (store, _):
-        with pytest.raises(OutcomeUnknown):
-            CALLS["create"](store)
-        with pytest.raises(Unavailable):
-            CALLS["list"](store)
+GARBAGE = [
+    b"<html>welcome</html>",
+    b"<!DOCTYPE html><html><br></html>",
+    b"garbage",
+    b"",
+    b"<Error><Code>InternalError</Code></Error>",
+]
+
+
+@pytest.mark.parametrize("body", GARBAGE)
+@pytest.mark.parametrize("facts", [{}, FACTS], ids=["bare", "with facts"])
+def test_200_with_garbage_is_never_an_empty_listing(body: bytes, facts: dict[str, str]) -> None:
+    with scripted_store(Reply(200, body, facts)) as (store, _), pytest.raises(Unavailable):
+        CALLS["list"](store)
+
+
+@pytest.mark.parametrize("body", GARBAGE)
+def test_200_with_garbage_to_a_create_proves_nothing(body: bytes) -> None:
+    with scripted_store(Reply(200, body)) as (store, _), pytest.raises(OutcomeUnknown):
+        CALLS["create"](store)
+
+
+def listing(*names: str, more: bool = False) -> Reply:
+    def entry(name: str) -> str:
+        facts = "<Size>1</Size><LastModified>2030-01-01T00:00:00.000Z</LastModified>"
+        return f"<Contents><Key>prefix/{name}</Key>{facts}</Contents>"
+
+    token = "<IsTruncated>true</IsTruncated><NextContinuationToken>t</NextContinuationToken>" if more else ""
+    return Reply(200, f"<ListBucketResult>{''.join(map(entry, names))}{token}</ListBucketResult>".encode())
+
+
+def test_a_page_of_garbage_in_the_middle_does_not_end_a_listing() -> None:
+    pages = iter([listing("h/1", "h/2", more=True), Reply(200, GARBAGE[0]), listing("h/3"), listing()])
+    with scripted_store(lambda _method, _path: next(pages)) as (store, script):
+        assert [info.name for info in store.list("h/")] == ["h/1", "h/2", "h/3"]
+        assert len(script.requests) == 4
+
+
+def test_garbage_for_a_first_page_is_not_an_empty_listing() -> None:
+    pages = iter([Reply(200, GARBAGE[0]), listing("h/1"), listing()])
+    with scripted_store(lambda _method, _path: next(pages)) as (store, _):
+        assert [info.name for info in store.list("h/")] == ["h/1"]
 
 
 def test_a_listing_out_of_order_is_refused() -> None:
-    def entry(name: str) -> str:
-        return f"<Contents><Key>prefix/{name}</Key><Size>1</Size><LastModified>2030-01-01T00:00:00.000Z</LastModified></Contents>"
-
-    body = f"<ListBucketResult>{entry('h/2')}{entry('h/1')}</ListBucketResult>".encode()
-    with scripted_store(Reply(200, body)) as (store, _), pytest.raises(Denied, match="order"):
+    with scripted_store(listing("h/2", "h/1")) as (store, _), pytest.raises(Denied, match="order"):
         list(store.list("h/"))
 
 
@@ -232,9 +264,7 @@ def test_keys_that_cannot_be_read_are_told_as_such() -> None:
         store.get("history/1")
 
 
-def test_without_any_credentials_the_hint_says_how_to_give_them(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_without_credentials_the_hint_says_how_to_give_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with serving(Script(lambda _method, _path: Reply(404))) as endpoint:
         monkeypatch.setenv("AWS_METADATA_ENDPOINT", endpoint)
         store = open_store(StoreSettings("s3://bucket", endpoint=endpoint), {"HOME": str(tmp_path)})

@@ -6,12 +6,13 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psycopg
 
+from holdfast.model.documents import JsonObject
 from holdfast.sandbox import PostgresPrograms, ThrowawayPostgres, server_account
 from holdfast.sandbox.account import spawn
 from holdfast.sandbox.folders import hand_over
@@ -21,6 +22,7 @@ from holdfast.sources.postgres.recovery import MINIMUM_SETTINGS
 from holdfast.sources.postgres.refill import PostgresFolderRefill
 
 PROGRAM_SECONDS_MAX = 60.0
+PROMOTION_LOOKS_MAX = 600
 RECORDED = """
     SELECT name, current_setting(name) FROM pg_settings
     WHERE context <> 'internal' AND (source NOT IN ('default', 'override', 'client', 'session') OR name = ANY(%s))
@@ -64,30 +66,36 @@ class PlainBackup:
 
     def restore(self, target: FolderTarget) -> FolderPlan:
         """Refuse, plan, write, and hand the folder to the account that runs servers."""
-        refill, entries = PostgresFolderRefill(), self.entries()
-        refill.refuse_target(target)
+        entries = self.entries()
+        return restore_entries(
+            target, self.details.to_document(), entries, lambda index: self.content(entries[index].entry.path)
+        )
 
-        def read(index: int) -> bytes:
-            return self.content(entries[index].entry.path)
 
-        plan = refill.plan_folder(target, self.details.to_document(), entries, read)
-        for folder, mode in plan.folders:
-            folder.mkdir(mode, parents=True, exist_ok=True)
-        for step in (*plan.files, *plan.last):
-            content = read(step.index)
-            if step.zero_from is not None:
-                content = content[: step.zero_from] + bytes(len(content) - step.zero_from)
-            step.path.write_bytes(content)
-            step.path.chmod(step.mode)
-        for path, content, mode in plan.generated:
-            path.write_bytes(content)
-            path.chmod(mode)
-        for path, link in plan.links:
-            path.symlink_to(link)
-        for folder in {root.parent for root in plan.roots[1:]}:
-            folder.chmod(0o711)
-        hand_over(plan.roots[0], server_account())
-        return plan
+def restore_entries(
+    target: FolderTarget, details: JsonObject, entries: Sequence[StoredEntry], read: Callable[[int], bytes]
+) -> FolderPlan:
+    """Do with a backup what a driver does, without any of its care."""
+    refill = PostgresFolderRefill()
+    refill.refuse_target(target)
+    plan = refill.plan_folder(target, details, entries, read)
+    for folder, mode in plan.folders:
+        folder.mkdir(mode, parents=True, exist_ok=True)
+    for step in (*plan.files, *plan.last):
+        content = read(step.index)
+        if step.zero_from is not None:
+            content = content[: step.zero_from] + bytes(len(content) - step.zero_from)
+        step.path.write_bytes(content)
+        step.path.chmod(step.mode)
+    for path, content, mode in plan.generated:
+        path.write_bytes(content)
+        path.chmod(mode)
+    for path, link in plan.links:
+        path.symlink_to(link)
+    for folder in {root.parent for root in plan.roots}:
+        folder.chmod(0o711)
+    hand_over(plan.roots[0], server_account())
+    return plan
 
 
 def take_backup(server: ThrowawayPostgres, folder: Path, spaces: Sequence[Tablespace] = ()) -> PlainBackup:
@@ -151,6 +159,16 @@ def run_program(programs: PostgresPrograms, name: str, *arguments: str) -> str:
         said = output.read().decode("utf-8", "replace")
     assert code == 0, f"{name} {arguments} ended with {code}:\n{said}"
     return said
+
+
+def await_promotion(address: str) -> None:
+    """Wait until recovery is over: pg_ctl already returns when the server takes read-only connections."""
+    with psycopg.connect(address, autocommit=True) as connection:
+        for _ in range(PROMOTION_LOOKS_MAX):
+            if connection.execute("SELECT pg_is_in_recovery()").fetchone() == (False,):
+                return
+            connection.execute("SELECT pg_sleep(0.05)")
+    raise AssertionError("still in recovery")
 
 
 def start_folder(programs: PostgresPrograms, folder: Path, log: Path, options: str) -> None:

@@ -26,6 +26,7 @@ HEADER = struct.Struct("<8sHBBI32sI12s")
 TRAILER = struct.Struct("<QII8s8s32s")
 TOC_ROW = struct.Struct("<BBHII")
 FRAME_AAD = struct.Struct("<QBI")
+TOC_PLACE = struct.Struct("<QI")
 TAG_BYTES = 16
 HASH_BYTES = 32
 CLEAR_BYTES_MAX = 65536
@@ -50,6 +51,24 @@ class ObjectType(IntEnum):
     LEASE = 11
     LOG_GENERATION = 12
     LOG_SPAN = 13
+    STORE = 14
+
+
+PACK_TYPES = (ObjectType.DATA_PACK, ObjectType.LIST_PACK)
+SIZE_MAX = {
+    ObjectType.IDENTITY: 1 << 16,
+    ObjectType.SLOT: 1 << 16,
+    ObjectType.EPOCH: 1 << 20,
+    ObjectType.CATALOG: 1 << 16,
+    ObjectType.DATA_PACK: 64 << 20,
+    ObjectType.LIST_PACK: 64 << 20,
+    ObjectType.HISTORY: 64 << 20,
+    ObjectType.RECORD: 1 << 16,
+    ObjectType.RUN: 16 << 20,
+    ObjectType.LEASE: 1 << 16,
+    ObjectType.STORE: 1 << 16,
+}
+"""What a reader refuses to fetch more of, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +119,11 @@ def broken(what: str, why: str) -> IntegrityBroken:
     )
 
 
+def toc_aad(plain_length: int, header: bytes, toc_offset: int, frames: int) -> bytes:
+    """Return what the table of contents is bound to: header, clear part, its place and the number of frames."""
+    return FRAME_AAD.pack(TOC_COUNTER, RAW, plain_length) + header + TOC_PLACE.pack(toc_offset, frames)
+
+
 def _nonce(counter: int) -> bytes:
     return struct.pack("<IQ", 0, counter)
 
@@ -108,7 +132,7 @@ class _PerThread(threading.local):
     """zstd contexts are not shared between threads."""
 
     def __init__(self) -> None:
-        self.decompressor = zstandard.ZstdDecompressor()
+        self.decompressor = zstandard.ZstdDecompressor(max_window_size=PLAIN_BYTES_MAX)
         self.compressors: dict[int, zstandard.ZstdCompressor] = {}
 
 
@@ -195,7 +219,7 @@ class ContainerBuilder:
     def finish(self, ids: bytes = b"") -> tuple[memoryview, bytes]:
         """Return the object's bytes and its hash; ``ids`` are the chunk ids of a pack."""
         toc = struct.pack("<I", self.count) + bytes(self._rows) + ids
-        aad = FRAME_AAD.pack(TOC_COUNTER, RAW, len(toc)) + self._header
+        aad = toc_aad(len(toc), self._header, self._end, self.count)
         sealed = self._cipher.encrypt(_nonce(TOC_COUNTER), toc, aad)
         tail = sealed + TRAILER.pack(self._end, len(sealed), self.count, TRAILER_MAGIC, bytes(8), bytes(32))[:-32]
         with self._room(len(tail) + HASH_BYTES) as room:
@@ -219,8 +243,9 @@ def parse_trailer(what: str, tail: Data, size: int) -> Trailer:
     """Read the last 64 bytes of an object of ``size`` bytes; raises ``IntegrityBroken``."""
     if size < HEADER.size + TRAILER.size or len(tail) < TRAILER.size:
         raise broken(what, f"it is only {size} bytes long")
-    offset, length, frames, magic, _, digest = TRAILER.unpack(bytes(tail[-TRAILER.size :]))
-    if magic != TRAILER_MAGIC or offset + length + TRAILER.size != size or frames > FRAMES_MAX:
+    offset, length, frames, magic, zeros, digest = TRAILER.unpack(bytes(tail[-TRAILER.size :]))
+    sound = magic == TRAILER_MAGIC and zeros == bytes(8)
+    if not sound or offset + length + TRAILER.size != size or frames > FRAMES_MAX:
         raise broken(what, "its trailer is not one (cut off, or overwritten)")
     return Trailer(offset, length, frames, digest)
 
@@ -229,7 +254,7 @@ def parse_header(what: str, head: Data) -> Header:
     """Read header and clear part from the beginning of an object; raises ``IntegrityBroken``."""
     if len(head) < HEADER.size:
         raise broken(what, f"it is only {len(head)} bytes long")
-    magic, version, kind, _, epoch, salt, clear_length, _ = HEADER.unpack(bytes(head[: HEADER.size]))
+    magic, version, kind, zero, epoch, salt, clear_length, zeros = HEADER.unpack(bytes(head[: HEADER.size]))
     if magic != MAGIC:
         raise broken(what, "it does not begin like an object of a holdfast repository")
     if version != VERSION:
@@ -237,7 +262,7 @@ def parse_header(what: str, head: Data) -> Header:
             f"{what} has format version {version}; this program reads version {VERSION}",
             hint="Use the holdfast release that wrote it, or a newer one.",
         )
-    if clear_length > CLEAR_BYTES_MAX or kind not in ObjectType.__members__.values():
+    if clear_length > CLEAR_BYTES_MAX or kind not in ObjectType.__members__.values() or zero or zeros != bytes(12):
         raise broken(what, "its header is impossible")
     if len(head) < HEADER.size + clear_length:
         raise broken(what, "it ends within its header")
@@ -282,7 +307,7 @@ def open_toc(what: str, claim: Claim, material: bytes, header: Header, trailer: 
         )
     cipher = claim.cipher(material, header.salt)
     encoded = header.encode()
-    aad = FRAME_AAD.pack(TOC_COUNTER, RAW, max(len(sealed) - TAG_BYTES, 0)) + encoded
+    aad = toc_aad(max(len(sealed) - TAG_BYTES, 0), encoded, trailer.toc_offset, trailer.frames)
     try:
         toc = cipher.decrypt(_nonce(TOC_COUNTER), sealed, aad)
     except InvalidTag as error:
@@ -291,6 +316,8 @@ def open_toc(what: str, claim: Claim, material: bytes, header: Header, trailer: 
             hint="Run `holdfast check` to see what it touches; restore from another copy of the repository.",
         ) from error
     frames, ids = _parse_toc(what, toc, trailer, len(encoded))
+    if len(ids) != (HASH_BYTES * len(frames) if claim.type in PACK_TYPES else 0):
+        raise broken(what, "its table of contents has the wrong length")
     return Opener(what, header, cipher, frames, ids)
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from holdfast.model.documents import JsonObject, encode_document, format_time, parse_time
+from blake3 import blake3
+
+from holdfast.model.documents import JsonObject, JsonValue, encode_document, format_time, parse_time
 from holdfast.repository.format.container import HASH_BYTES, broken
+from holdfast.repository.format.keys import FORMAT_LABEL, join
 from holdfast.repository.format.names import BackupId, PackName, RunId
 
-BACKUPS_PER_ENTRY_MAX = 10_000
+SIGNATURE_BYTES = 64
+CONDEMNED_PER_FRAME = 262_144
+Facts = tuple[tuple[str, str], ...]
 
 
 class EntryKind(StrEnum):
@@ -19,17 +24,34 @@ class EntryKind(StrEnum):
     EXPIRE = "expire"
     HOLD = "hold"
     RELEASE = "release"
+    VERIFIED = "verified"
     PRUNE = "prune"
     VOID = "void"
     ADOPT = "adopt"
+
+
+SIGNED_KINDS = frozenset((EntryKind.EXPIRE, EntryKind.RELEASE, EntryKind.PRUNE, EntryKind.VOID, EntryKind.ADOPT))
+"""Kinds that take away: they count only with the signature of an upkeep key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a prune entry restates, so that entries below it may go. ``live`` are (number, backup) of live backups."""
+
+    live: tuple[tuple[int, BackupId], ...] = ()
+    held: tuple[BackupId, ...] = ()
+    verified: tuple[BackupId, ...] = ()
+    identity: Facts | None = None
+    condemned: tuple[PackName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
     """One agreed step of an area.
 
-    ``kind`` is None for a kind this program does not know. ``backups`` are those the entry speaks of (for ``prune``
-    the live ones); ``record`` is the sealed record of a backup entry, byte for byte.
+    ``kind`` is None for a kind this program does not know; ``needs`` are words it would have to know. ``backups`` are
+    those the entry speaks of; ``record`` is the sealed record of a backup entry, byte for byte. ``counts`` is false for
+    an entry whose signature is missing or wrong: it has its place in the chain and no meaning.
     """
 
     number: int
@@ -41,13 +63,33 @@ class HistoryEntry:
     store_offset_seconds: float | None = None
     backups: tuple[BackupId, ...] = ()
     reason: str = ""
-    condemned: tuple[PackName, ...] = ()
     record: bytes | None = None
-    identity: tuple[tuple[str, str], ...] = field(default=())
+    identity: Facts = ()
+    checkpoint: Checkpoint = Checkpoint()
+    needs: tuple[str, ...] = ()
+    epoch: int = 1
+    counts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EntryPlace:
+    """Where an entry stands, for its signature."""
+
+    repository: bytes
+    area: bytes
+    store: bytes
+    number: int
+
+
+def signed_message(place: EntryPlace, frames: list[bytes]) -> bytes:
+    """Return what the signature of a removing entry is over; ``frames`` are all but the signature."""
+    hashes = [blake3(frame).digest() for frame in frames]
+    number = place.number.to_bytes(8, "little")
+    return join(FORMAT_LABEL, b"entry", place.repository, place.area, place.store, number, *hashes)
 
 
 def encode_entry(entry: HistoryEntry) -> list[bytes]:
-    """Return the plain frames of an entry."""
+    """Return the plain frames of an entry, without its signature."""
     if entry.kind is None:
         raise ValueError("an entry of unknown kind cannot be written")
     document: JsonObject = {
@@ -67,57 +109,86 @@ def encode_entry(entry: HistoryEntry) -> list[bytes]:
                 raise ValueError("a backup entry needs its record")
             frames.append(entry.record)
         case EntryKind.EXPIRE:
-            document |= {"backups": list(entry.backups), "reason": entry.reason}
-        case EntryKind.HOLD | EntryKind.RELEASE | EntryKind.VOID:
+            document |= {"backups": list[JsonValue](entry.backups), "reason": entry.reason}
+        case EntryKind.HOLD | EntryKind.RELEASE | EntryKind.VOID | EntryKind.VERIFIED:
             document |= {"backup": entry.backups[0], "reason": entry.reason}
-        case EntryKind.PRUNE:
-            document["live"] = list(entry.backups)
-            frames.append(b"".join(entry.condemned))
         case EntryKind.ADOPT:
-            document |= {"identity": {"facts": dict(entry.identity)}, "reason": entry.reason}
+            document |= {"identity": {"facts": dict[str, JsonValue](entry.identity)}, "reason": entry.reason}
+        case EntryKind.PRUNE:
+            document |= _checkpoint_document(entry.checkpoint)
+            names = entry.checkpoint.condemned
+            for start in range(0, len(names), CONDEMNED_PER_FRAME):
+                frames.append(b"".join(names[start : start + CONDEMNED_PER_FRAME]))
     return [encode_document(document), *frames]
 
 
-def parse_entry(what: str, number: int, frames: list[bytes]) -> HistoryEntry:
-    """Read the plain frames of entry ``number``; raises ``IntegrityBroken``."""
+def _checkpoint_document(checkpoint: Checkpoint) -> JsonObject:
+    identity: JsonValue = {"facts": dict[str, JsonValue](checkpoint.identity)} if checkpoint.identity else None
+    return {
+        "live": [[number, backup] for number, backup in checkpoint.live],
+        "held": list[JsonValue](checkpoint.held),
+        "verified": list[JsonValue](checkpoint.verified),
+        "identity": identity,
+    }
+
+
+def parse_entry(what: str, number: int, epoch: int, frames: list[bytes]) -> HistoryEntry:
+    """Read the plain frames of entry ``number``; raises ``IntegrityBroken``. The signature is the caller's to prove."""
     try:
         document = json.loads(frames[0])
         kind = EntryKind(document["kind"]) if document["kind"] in EntryKind.__members__.values() else None
         if document["number"] != number:
             raise broken(what, f"it says it is number {document['number']}")
-        previous = bytes.fromhex(document["previous"]) if document["previous"] else None
         return HistoryEntry(
             number=number,
             kind=kind,
-            previous=previous,
+            previous=bytes.fromhex(document["previous"]) if document["previous"] else None,
             host=str(document["host"]),
             run=RunId(document["run"]),
             at=parse_time(document["at"]),
             store_offset_seconds=document.get("store_offset_seconds"),
             backups=_backups_of(kind, document),
             reason=str(document.get("reason", "")),
-            condemned=_condemned_of(what, frames[1]) if kind is EntryKind.PRUNE else (),
             record=frames[1] if kind is EntryKind.BACKUP else None,
-            identity=tuple(sorted(document["identity"]["facts"].items())) if kind is EntryKind.ADOPT else (),
+            identity=_facts(document["identity"]) if kind is EntryKind.ADOPT else (),
+            checkpoint=_checkpoint(what, document, frames[1:-1]) if kind is EntryKind.PRUNE else Checkpoint(),
+            needs=tuple(str(word) for word in document.get("needs", [])),
+            epoch=epoch,
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise broken(what, "it cannot be read") from error
 
 
+def _facts(identity: dict[str, dict[str, str]]) -> Facts:
+    return tuple(sorted((str(key), str(value)) for key, value in identity["facts"].items()))
+
+
 def _backups_of(kind: EntryKind | None, document: JsonObject) -> tuple[BackupId, ...]:
     match kind:
-        case EntryKind.BACKUP | EntryKind.HOLD | EntryKind.RELEASE | EntryKind.VOID:
+        case EntryKind.BACKUP | EntryKind.HOLD | EntryKind.RELEASE | EntryKind.VOID | EntryKind.VERIFIED:
             return (BackupId(str(document["backup"])),)
-        case EntryKind.EXPIRE | EntryKind.PRUNE:
-            ids = document["backups" if kind is EntryKind.EXPIRE else "live"]
-            if not isinstance(ids, list):
-                raise TypeError("a list of backups is none")
-            return tuple(BackupId(str(item)) for item in ids)
+        case EntryKind.EXPIRE:
+            return _ids(document["backups"])
         case _:
             return ()
 
 
-def _condemned_of(what: str, plain: bytes) -> tuple[PackName, ...]:
-    if len(plain) % HASH_BYTES:
-        raise broken(what, "its list of condemned packs is cut off")
-    return tuple(PackName(plain[i : i + HASH_BYTES]) for i in range(0, len(plain), HASH_BYTES))
+def _ids(value: object) -> tuple[BackupId, ...]:
+    if not isinstance(value, list):
+        raise TypeError("a list of backups is none")
+    return tuple(BackupId(str(item)) for item in value)
+
+
+def _checkpoint(what: str, document: JsonObject, frames: list[bytes]) -> Checkpoint:
+    live = document["live"]
+    if not isinstance(live, list) or any(len(frame) % HASH_BYTES for frame in frames):
+        raise broken(what, "its lists are cut off")
+    condemned = b"".join(frames)
+    identity = document["identity"]
+    return Checkpoint(
+        live=tuple((int(str(row[0])), BackupId(str(row[1]))) for row in live if isinstance(row, list)),
+        held=_ids(document["held"]),
+        verified=_ids(document["verified"]),
+        identity=_facts(identity) if isinstance(identity, dict) else None,  # type: ignore[arg-type]
+        condemned=tuple(PackName(condemned[at : at + HASH_BYTES]) for at in range(0, len(condemned), HASH_BYTES)),
+    )

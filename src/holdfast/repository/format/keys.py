@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from blake3 import blake3
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -16,6 +18,7 @@ from holdfast.model.errors import IntegrityBroken, KeyInvalid
 from holdfast.repository.format.names import AreaId, ChunkId, RepositoryId
 
 KEY_BYTES = 32
+ARGON2_MEMORY_KIB_MIN = 1 << 14
 ARGON2_MEMORY_KIB_MAX = 1 << 20
 ARGON2_PASSES_MAX = 16
 ARGON2_LANES_MAX = 16
@@ -47,7 +50,7 @@ class Argon2Parameters:
 
     def __post_init__(self) -> None:
         sound = (
-            8 * self.lanes <= self.memory_kib <= ARGON2_MEMORY_KIB_MAX
+            ARGON2_MEMORY_KIB_MIN <= self.memory_kib <= ARGON2_MEMORY_KIB_MAX
             and 1 <= self.passes <= ARGON2_PASSES_MAX
             and 1 <= self.lanes <= ARGON2_LANES_MAX
             and len(self.salt) == 16
@@ -70,14 +73,45 @@ def passphrase_secret(passphrase: str, parameters: Argon2Parameters) -> bytes:
     ).derive(unicodedata.normalize("NFC", passphrase).encode())
 
 
+def key_id(root: bytes, repository: RepositoryId) -> bytes:
+    """Return what tells two roots apart without telling either; 16 bytes."""
+    return derive(root, b"key id", repository)[:16]
+
+
+def upkeep_key(root: bytes, repository: RepositoryId) -> Ed25519PrivateKey:
+    """Return the key of a root that signs what takes away (RFC 8032)."""
+    return Ed25519PrivateKey.from_private_bytes(derive(root, b"upkeep key", repository))
+
+
+def upkeep_public(root: bytes, repository: RepositoryId) -> bytes:
+    return upkeep_key(root, repository).public_key().public_bytes_raw()
+
+
+def is_signed_by(public: bytes, signature: bytes, message: bytes) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def name_bytes(name: str) -> bytes:
+    return unicodedata.normalize("NFC", name).encode()
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class AreaKeys:
-    """What opens one area: its key of every epoch at hand. ``current_epoch`` is what new objects are sealed under."""
+    """What opens one area: its key of every epoch at hand. ``current_epoch`` is what new objects are sealed under.
+
+    ``upkeep`` are the public keys that prove removing entries; ``roots``, where at hand, can sign them.
+    """
 
     repository: RepositoryId
     area: AreaId
     keys: Mapping[int, bytes]
     current_epoch: int
+    upkeep: Mapping[int, bytes]
+    roots: Mapping[int, bytes] | None = None
     chunk_key_data: bytes = field(init=False)
     chunk_key_list: bytes = field(init=False)
 
@@ -95,6 +129,15 @@ class AreaKeys:
                 "or have someone who holds one run `holdfast key add`.",
             )
         return self.keys[epoch]
+
+    def sign_upkeep(self, message: bytes) -> bytes:
+        """Sign a removing entry under the current epoch; raises ``KeyInvalid`` where only this area's keys are here."""
+        if self.roots is None or self.current_epoch not in self.roots:
+            raise KeyInvalid(
+                "the key at hand may add backups and not remove any",
+                hint="Use a passphrase or key file of the whole repository for expire, prune and release.",
+            )
+        return upkeep_key(self.roots[self.current_epoch], self.repository).sign(message)
 
     @property
     def chunker_seed(self) -> int:
@@ -114,8 +157,9 @@ class RootKeys:
 
     def area_id(self, application: str, source: str) -> AreaId:
         name_key = derive(self.roots[1], b"name key", self.repository)
-        return AreaId(blake3(join(application.encode(), source.encode()), key=name_key).digest()[:16])
+        return AreaId(blake3(join(name_bytes(application), name_bytes(source)), key=name_key).digest()[:16])
 
     def area_keys(self, area: AreaId) -> AreaKeys:
         keys = {epoch: derive(root, b"area key", self.repository, area) for epoch, root in self.roots.items()}
-        return AreaKeys(self.repository, area, keys, self.current_epoch)
+        upkeep = {epoch: upkeep_public(root, self.repository) for epoch, root in self.roots.items()}
+        return AreaKeys(self.repository, area, keys, self.current_epoch, upkeep, self.roots)

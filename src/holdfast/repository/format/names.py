@@ -9,18 +9,21 @@ from typing import NewType
 RepositoryId = NewType("RepositoryId", bytes)
 AreaId = NewType("AreaId", bytes)
 SlotId = NewType("SlotId", bytes)
+StoreId = NewType("StoreId", bytes)
 BackupId = NewType("BackupId", str)
 RunId = NewType("RunId", str)
 PackName = NewType("PackName", bytes)
 ChunkId = NewType("ChunkId", bytes)
 
 IDENTITY = "identity"
+STORE = "store"
 SLOTS = "slots/"
 EPOCHS = "epochs/"
 CATALOG = "catalog/"
 HISTORY_NUMBER_MAX = 10**12 - 1
 
 _PACK = re.compile(r"areas/[0-9a-f]{32}/packs/([0-9a-f]{2})/([0-9a-f]{64})")
+_CATALOG = re.compile(r"catalog/([0-9a-f]{32})/[0-9a-f]{64}")
 _HISTORY = re.compile(r"areas/[0-9a-f]{32}/history/([0-9]{12})")
 
 
@@ -33,7 +36,17 @@ def epoch(number: int) -> str:
 
 
 def catalog(area: AreaId) -> str:
-    return f"{CATALOG}{area.hex()}"
+    return f"{CATALOG}{area.hex()}/"
+
+
+def catalog_entry(area: AreaId, object_hash: bytes) -> str:
+    return f"{catalog(area)}{object_hash.hex()}"
+
+
+def parse_catalog(name: str) -> AreaId | None:
+    """Return the area that a listed catalog name speaks of, None for any other name."""
+    match = _CATALOG.fullmatch(name)
+    return AreaId(bytes.fromhex(match[1])) if match else None
 
 
 def packs(area: AreaId) -> str:

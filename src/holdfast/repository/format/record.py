@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from holdfast.model.documents import JsonObject, JsonValue, encode_document, format_time, parse_time
+from holdfast.model.errors import IntegrityBroken
 from holdfast.repository.format.container import broken
 from holdfast.repository.format.lists import ContentRef, parse_ref
 from holdfast.repository.format.names import BackupId, RunId
@@ -52,6 +53,15 @@ class BackupRecord:
     notices: tuple[str, ...]
 
 
+def refuse_needs(what: str, document: JsonObject) -> None:
+    """Refuse a document that only a newer program may act on; raises ``IntegrityBroken``. No word is known yet."""
+    if document.get("needs"):
+        raise IntegrityBroken(
+            f"{what} needs {document['needs']}, which this version of holdfast does not know",
+            hint="Use the holdfast release that wrote it, or a newer one.",
+        )
+
+
 def encode_record(record: BackupRecord) -> bytes:
     damage: list[JsonValue] = [
         {"path": row.path[:TEXT_MAX], "count": row.count, "detail": row.detail[:TEXT_MAX]}
@@ -73,7 +83,7 @@ def encode_record(record: BackupRecord) -> bytes:
         "identity": {"kind": record.kind, "facts": dict(record.identity)},
         "position": record.position,
         "details": record.details,
-        "tree": record.tree.to_document(),
+        "streams": {"tree": record.tree.to_document()},
         "entries": record.entries,
         "size_bytes": record.size_bytes,
         "stored_bytes": record.stored_bytes,
@@ -88,6 +98,7 @@ def parse_record(what: str, plain: bytes) -> BackupRecord:
     """Read a record's document; raises ``IntegrityBroken``."""
     try:
         document = json.loads(plain)
+        refuse_needs(what, document)
         return BackupRecord(
             id=BackupId(str(document["id"])),
             application=str(document["application"]),
@@ -104,7 +115,7 @@ def parse_record(what: str, plain: bytes) -> BackupRecord:
             identity=tuple(sorted((str(key), str(value)) for key, value in document["identity"]["facts"].items())),
             position=str(document["position"]),
             details=dict(document["details"]),
-            tree=parse_ref(what, document["tree"]),
+            tree=parse_ref(what, document["streams"]["tree"]),
             entries=int(document["entries"]),
             size_bytes=int(document["size_bytes"]),
             stored_bytes=int(document["stored_bytes"]),

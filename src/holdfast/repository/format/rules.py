@@ -9,50 +9,67 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from holdfast.model.errors import Conflict, IntegrityBroken
-from holdfast.repository.format.entry import EntryKind, HistoryEntry
+from holdfast.repository.format.entry import Checkpoint, EntryKind, Facts, HistoryEntry
 from holdfast.repository.format.names import BackupId, PackName
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryState:
-    """What entries up to ``head`` mean. ``live`` maps each live backup to its entry's number, oldest first."""
+    """What entries up to ``head`` mean. ``live`` are (number, backup) of live backups, oldest first."""
 
     head: int = 0
-    live: tuple[tuple[BackupId, int], ...] = ()
+    live: tuple[tuple[int, BackupId], ...] = ()
     held: frozenset[BackupId] = frozenset()
+    verified: frozenset[BackupId] = frozenset()
+    identity: Facts | None = None
     condemned: frozenset[PackName] = frozenset()
     checkpoint: int = 0
     unknown: tuple[int, ...] = ()
 
     @property
     def live_ids(self) -> frozenset[BackupId]:
-        return frozenset(backup for backup, _ in self.live)
+        return frozenset(backup for _, backup in self.live)
 
 
 def apply(state: HistoryState, entry: HistoryEntry) -> HistoryState:
     """Return the state after one more entry."""
     state = replace(state, head=entry.number)
+    if not entry.counts:
+        return state
+    if entry.needs:
+        return replace(state, unknown=(*state.unknown, entry.number))
     named = frozenset(entry.backups)
     match entry.kind:
         case EntryKind.BACKUP:
-            return replace(state, live=(*state.live, (entry.backups[0], entry.number)))
+            known = entry.backups[0] in state.live_ids
+            return state if known else replace(state, live=(*state.live, (entry.number, entry.backups[0])))
         case EntryKind.EXPIRE | EntryKind.VOID:
-            return replace(state, live=tuple(item for item in state.live if item[0] not in named))
+            return replace(state, live=tuple(item for item in state.live if item[1] not in named))
         case EntryKind.HOLD:
             return replace(state, held=state.held | named)
         case EntryKind.RELEASE:
             return replace(state, held=state.held - named)
-        case EntryKind.PRUNE:
-            return replace(
-                state,
-                live=tuple(item for item in state.live if item[0] in named),
-                condemned=state.condemned | frozenset(entry.condemned),
-                checkpoint=entry.number,
-            )
+        case EntryKind.VERIFIED:
+            return replace(state, verified=state.verified | named)
         case EntryKind.ADOPT:
-            return state
+            return replace(state, identity=entry.identity)
+        case EntryKind.PRUNE:
+            return _after_checkpoint(state, entry.checkpoint)
         case None:
-            return replace(state, unknown=(*state.unknown, entry.number))
+            return state
+
+
+def _after_checkpoint(state: HistoryState, checkpoint: Checkpoint) -> HistoryState:
+    # Entries below it may be gone by now, or not yet: what it restates is the whole truth either way.
+    return replace(
+        state,
+        live=tuple(item for item in checkpoint.live if item[0] < state.head),
+        held=frozenset(checkpoint.held),
+        verified=frozenset(checkpoint.verified),
+        identity=checkpoint.identity,
+        condemned=state.condemned | frozenset(checkpoint.condemned),
+        checkpoint=state.head,
+    )
 
 
 def meaning_of(entries: Iterable[HistoryEntry]) -> HistoryState:
@@ -63,16 +80,16 @@ def meaning_of(entries: Iterable[HistoryEntry]) -> HistoryState:
     return state
 
 
-def first_needed(numbers: Sequence[int], newest_checkpoint: int) -> int:
+def first_needed(state: HistoryState) -> int:
     """Return the number from which on a history may have no hole."""
-    return newest_checkpoint if newest_checkpoint else min([1, *numbers])
+    return state.checkpoint or 1
 
 
 def may_write(state: HistoryState) -> None:
     """Refuse to write behind an entry whose meaning is not known; raises ``Conflict``."""
     if state.unknown:
         raise Conflict(
-            f"history entry {state.unknown[0]} is of a kind this version of holdfast does not know",
+            f"history entry {state.unknown[0]} needs what this version of holdfast does not know",
             hint="A newer holdfast writes to this repository; use that release here too.",
         )
 
@@ -86,14 +103,21 @@ def unusable_packs(
     )
 
 
-def condemnable(
+def checkpoint_of(
     state: HistoryState, listed: Iterable[PackName], needed_by_live: Callable[[PackName], bool]
-) -> tuple[PackName, ...]:
-    """Rule 3: return the packs that a prune entry right behind ``state`` may condemn.
+) -> Checkpoint:
+    """Rule 3: return what a prune entry right behind ``state`` says.
 
-    ``needed_by_live`` tells whether a backup in ``state.live`` still counts on that pack (after repacking).
+    ``needed_by_live`` tells whether a backup in ``state.live`` still counts on that pack (after repacking). Packs that
+    were condemned before and are still listed are condemned again: the entry that did it first may be gone one day.
     """
-    return tuple(name for name in listed if name not in state.condemned and not needed_by_live(name))
+    return Checkpoint(
+        live=state.live,
+        held=tuple(sorted(state.held)),
+        verified=tuple(sorted(state.verified)),
+        identity=state.identity,
+        condemned=tuple(name for name in listed if name in state.condemned or not needed_by_live(name)),
+    )
 
 
 def deletable(state: HistoryState, listed: Iterable[PackName]) -> tuple[PackName, ...]:
@@ -101,30 +125,52 @@ def deletable(state: HistoryState, listed: Iterable[PackName]) -> tuple[PackName
     return tuple(name for name in listed if name in state.condemned)
 
 
+def is_lost(number: int, backup: BackupId, state: HistoryState) -> bool:
+    """Rule 1: whether a backup entry just put is not to be seen: a checkpoint above it was made without it."""
+    return state.checkpoint > number and (number, backup) not in state.live
+
+
 def chain_breaks(entries: Sequence[tuple[HistoryEntry, bytes]], first: int) -> list[str]:
     """Return what is wrong with a chain of (entry, object hash) in order, from number ``first`` on."""
     wrong = []
     expected = first
-    before: bytes | None = None
+    before: tuple[HistoryEntry, bytes] | None = None
     for entry, digest in entries:
         if entry.number < first:
             continue
         if entry.number != expected:
             missing = f"{expected}" if entry.number == expected + 1 else f"{expected} to {entry.number - 1}"
             wrong.append(f"history entry {missing} is missing")
-        elif entry.number > first and entry.previous != before:
+        elif before is not None and entry.previous != before[1]:
             wrong.append(f"history entry {entry.number} does not continue entry {entry.number - 1}")
-        expected, before = entry.number + 1, digest
+        if before is not None and entry.epoch < before[0].epoch:
+            wrong.append(f"history entry {entry.number} is sealed with a key older than that of the one before")
+        expected, before = entry.number + 1, (entry, digest)
     return wrong
 
 
-def refuse_rollback(area: str, head: int, head_hash: bytes, seen: tuple[int, bytes] | None) -> None:
-    """Raise ``IntegrityBroken`` where the newest entry is older than, or another than, one seen before."""
-    if seen is None or head > seen[0] or (head == seen[0] and head_hash == seen[1]):
+def missing_live(state: HistoryState, numbers: Iterable[int]) -> tuple[int, ...]:
+    """Return the entries of live backups that are not there."""
+    there = set(numbers)
+    return tuple(number for number, _ in state.live if number not in there)
+
+
+def refuse_rollback(
+    area: str, seen: tuple[int, bytes] | None, head: int, hash_of: Callable[[int], bytes | None]
+) -> None:
+    """Raise ``IntegrityBroken`` where an entry that was seen before is gone from the end, or is another now.
+
+    ``hash_of`` gives the object hash of an entry, None for one that is not there (below a checkpoint).
+    """
+    if seen is None:
         return
-    what = f"ends at entry {head}" if head < seen[0] else f"has another entry {head}"
+    number, digest = seen
+    there = hash_of(number)
+    if head >= number and there in (digest, None):
+        return
+    what = f"ends at entry {head}" if head < number else f"has another entry {number} than it had"
     raise IntegrityBroken(
-        f"the history of {area} {what}, but this host has seen entry {seen[0]}: it was rolled back",
+        f"the history of {area} {what}; this host has seen entry {number}: it was rolled back",
         hint="Someone removed or replaced newer backups in the store. Look for them in another copy and in the store's "
         "own versions; `holdfast check` tells more.",
     )

@@ -30,17 +30,35 @@ class TreeEntry:
 def encode_line(entry: TreeEntry) -> bytes:
     """Return the entry's line with its end; raises ``IntegrityBroken`` for a path no reader would take."""
     check_path(f"entry {entry.path!r}", entry.path)
-    document: JsonObject = {"path": entry.path, "type": entry.type}
+    document: JsonObject = {"type": entry.type}
+    _put_name(document, "path", entry.path)
     if entry.mode is not None:
         document["mode"] = entry.mode
     if entry.modified_at is not None:
         document["mtime"] = entry.modified_at
     if entry.link is not None:
-        document["link"] = entry.link
+        _put_name(document, "link", entry.link)
     if entry.ref is not None:
         document["layout"] = entry.layout
         document["ref"] = entry.ref.to_document()
     return encode_document(document) + b"\n"
+
+
+def _put_name(document: JsonObject, key: str, name: str) -> None:
+    # JSON has no place for bytes that are not UTF-8, and parsers differ in what they make of surrogates.
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        document[f"{key}_hex"] = name.encode(errors="surrogateescape").hex()
+    else:
+        document[key] = name
+
+
+def _get_name(document: dict[str, object], key: str) -> object:
+    in_hex = document.get(f"{key}_hex")
+    if isinstance(in_hex, str):
+        return bytes.fromhex(in_hex).decode(errors="surrogateescape")
+    return document.get(key)
 
 
 def check_path(what: str, path: str) -> None:
@@ -57,7 +75,10 @@ def parse_line(what: str, line: bytes) -> TreeEntry:
         raise broken(what, "a line of its tree is not JSON") from error
     if not isinstance(document, dict):
         raise broken(what, "a line of its tree is no entry")
-    path, kind, link = document.get("path"), document.get("type"), document.get("link")
+    try:
+        path, kind, link = _get_name(document, "path"), document.get("type"), _get_name(document, "link")
+    except ValueError as error:
+        raise broken(what, "a name in its tree is not hexadecimal") from error
     mode, modified_at, layout = document.get("mode"), document.get("mtime"), document.get("layout", "content")
     if not isinstance(path, str):
         raise broken(what, "a line of its tree has no path")
@@ -72,4 +93,4 @@ def parse_line(what: str, line: bytes) -> TreeEntry:
         raise broken(what, f"the entry {path!r} of its tree is impossible")
     check_path(what, path)
     ref = parse_ref(what, document.get("ref")) if kind == "file" else None
-    return TreeEntry(path, str(kind), mode, modified_at, link, layout, ref)
+    return TreeEntry(path, str(kind), mode, modified_at, link if isinstance(link, str) else None, layout, ref)

@@ -25,6 +25,7 @@ from holdfast.repository.format.container import (
     broken,
     parse_header,
     parse_trailer,
+    toc_aad,
 )
 from holdfast.repository.format.names import ChunkId, PackName
 from holdfast.repository.index.rows import (
@@ -67,7 +68,7 @@ class SegmentFile:
         header = parse_header(self.what, os.pread(self._fd, HEADER.size, 0))
         self._cipher: AESGCM = claim.cipher(keys(header.epoch), header.salt)
         sealed = os.pread(self._fd, trailer.toc_length, trailer.toc_offset)
-        aad = FRAME_AAD.pack(container.TOC_COUNTER, RAW, max(len(sealed) - TAG_BYTES, 0)) + header.encode()
+        aad = toc_aad(max(len(sealed) - TAG_BYTES, 0), header.encode(), trailer.toc_offset, trailer.frames)
         try:
             toc = self._cipher.decrypt(struct.pack("<IQ", 0, container.TOC_COUNTER), sealed, aad)
         except InvalidTag as error:

@@ -25,6 +25,7 @@ from holdfast.repository.format.container import (
     TRAILER_MAGIC,
     Claim,
     Header,
+    toc_aad,
 )
 from holdfast.repository.index.rows import U32, U64, PackFacts, Rows, encode_packs
 from holdfast.repository.index.segment import (
@@ -143,7 +144,7 @@ def _close(out: IO[bytes], cipher: AESGCM, header: bytes, toc: bytes) -> bytes:
     end = out.tell()
     count = len(toc) // TOC_ROW.size
     plain = struct.pack("<I", count) + toc
-    aad = FRAME_AAD.pack(TOC_COUNTER, RAW, len(plain)) + header
+    aad = toc_aad(len(plain), header, end, count)
     sealed = cipher.encrypt(struct.pack("<IQ", 0, TOC_COUNTER), plain, aad)
     out.write(sealed)
     out.write(TRAILER.pack(end, len(sealed), count, TRAILER_MAGIC, bytes(8), bytes(32))[:-HASH_BYTES])

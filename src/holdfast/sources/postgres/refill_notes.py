@@ -14,7 +14,8 @@ _UNLOGGED = re.compile(r"(base|pg_tblspc)/.*/\d+_init")
 def backup_notes(details: BackupDetails, paths: Iterable[str], placed: Sequence[PlacedTablespace]) -> tuple[str, ...]:
     """Return the facts of a backup that change how its copy is used."""
     notes = [
-        f"start it with PostgreSQL {details.major}; it replays its own log and goes on alone, on a timeline of its own",
+        f"start it with PostgreSQL {details.major} (pg_ctl start); it replays its own log and goes on alone, on a "
+        "timeline of its own; it takes writes once pg_is_in_recovery() is false, a moment after it takes connections",
         "archiving, streaming, synchronous standbys and subscriptions are off in postgresql.auto.conf",
     ]
     notes += [f"tablespace {space.oid} lies in {space.new}; {space.old} is not touched" for space in placed]

@@ -1,0 +1,320 @@
+"""One application, by its configuration: backup, look, check, restore."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from holdfast import bootstrap
+from holdfast.application.results import (
+    BackupOutcome,
+    BackupSummary,
+    EntryView,
+    RestoreOutcome,
+    RestorePlan,
+)
+from holdfast.backup.taking import BackupOrder, Surroundings, take_backup
+from holdfast.config.loading import load_config
+from holdfast.config.settings import Config
+from holdfast.model.documents import JsonObject
+from holdfast.model.errors import ConfigInvalid, HoldfastError
+from holdfast.model.events import Progress
+from holdfast.repository import history as histories
+from holdfast.repository.area import Area
+from holdfast.repository.checking import AreaReport, check_area
+from holdfast.repository.format.record import BackupRecord
+from holdfast.repository.format.rules import HistoryState
+from holdfast.repository.history import History
+from holdfast.repository.index.lookup import open_index
+from holdfast.repository.reading import ChunkReader, read_content, read_tree
+from holdfast.repository.repository import Repository
+from holdfast.restore.folder import Hands, RestoreOrder, restore_folder
+from holdfast.sources.kinds import PHYSICAL
+from holdfast.sources.port import FolderTarget, Tier
+from holdfast.storage.settled import Retry, ignore_retry
+
+SOURCES_AT_ONCE_MAX = 8
+
+
+def ignore_progress(_: str, __: Progress) -> None:
+    """Watch nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Whom a verb tells while it works, and who may stop it. Progress comes with the name of the source."""
+
+    on_progress: Callable[[str, Progress], None] = ignore_progress
+    on_retry: Callable[[Retry], None] = ignore_retry
+    on_notice: Callable[[str], None] = lambda text: None
+    stop_requested: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    repository: Repository
+    tools: bootstrap.Tools
+
+
+class Application:
+    """The verbs for one configuration. Each opens what it needs and closes it again; may be used from a script.
+
+    Raises what ``holdfast.model.errors`` names. ``repository`` chooses another repository than the first.
+    """
+
+    def __init__(self, config: Config, watcher: Watcher | None = None, repository: str | None = None) -> None:
+        self.config = config
+        self._watcher = watcher or Watcher()
+        self._repository = config.repository(repository).name
+
+    @contextmanager
+    def _open(self) -> Iterator[_Opened]:
+        with (
+            bootstrap.opened_repository(self.config, self._repository, self._watcher.on_retry) as repository,
+            bootstrap.tools(self.config.environment) as tools,
+        ):
+            yield _Opened(repository, tools)
+
+    def _names(self, sources: Sequence[str]) -> list[str]:
+        for name in sources:
+            self.config.source(name)
+        return list(dict.fromkeys(sources)) or [source.name for source in self.config.sources]
+
+    def _area(self, opened: _Opened, source: str) -> Area:
+        return bootstrap.area_of(self.config, opened.repository, source)
+
+    def _history(self, opened: _Opened, area: Area) -> History:
+        return histories.read_history(area, opened.tools.executor, opened.tools.remembered)
+
+    # Backup
+
+    def backup(
+        self, sources: Sequence[str] = (), tier: Tier = Tier.INCREMENTAL, wait: bool = False
+    ) -> list[BackupOutcome]:
+        """Take a backup of each source named, or of all; return how each went, in the order of the configuration.
+
+        A source that fails does not keep the others from theirs; its error is in its outcome. Raises only where
+        nothing could be begun.
+        """
+        names = self._names(sources)
+        if not names:
+            raise ConfigInvalid("no source is configured", hint="Add one below `sources:` in the configuration.")
+        with self._open() as opened, ThreadPoolExecutor(min(SOURCES_AT_ONCE_MAX, len(names))) as pool:
+            return list(pool.map(lambda name: self._backup_one(opened, name, tier, wait), names))
+
+    def _backup_one(self, opened: _Opened, source: str, tier: Tier, wait: bool) -> BackupOutcome:
+        begun = time.monotonic()
+        watcher = self._watcher
+        around = Surroundings(
+            executor=opened.tools.executor,
+            remembered=opened.tools.remembered,
+            now=lambda: datetime.now(UTC),
+            on_progress=lambda progress: watcher.on_progress(source, progress),
+            stop_requested=watcher.stop_requested,
+            on_lost_record=lambda error: watcher.on_notice(f"the run record was not kept: {error.message}"),
+        )
+        level = self.config.repository(self._repository).compression
+        order = BackupOrder(tier, PHYSICAL.form, PHYSICAL.lane, wait, level)
+        try:
+            area = self._area(opened, source)
+            taken = take_backup(area, bootstrap.source_of(self.config, source), order, around)
+        except HoldfastError as error:
+            return BackupOutcome(source, None, (), (), error, time.monotonic() - begun)
+        damage = tuple((row.path, row.count, row.detail) for row in taken.record.damage)
+        summary = self._summary(taken.record, HistoryState())
+        return BackupOutcome(source, summary, taken.notices, damage, None, time.monotonic() - begun)
+
+    # Look
+
+    def backups(self, sources: Sequence[str] = ()) -> list[BackupSummary]:
+        """Return every backup of the sources named, or of all, newest last."""
+        found: list[BackupSummary] = []
+        with self._open() as opened:
+            for name in self._names(sources):
+                area = self._area(opened, name)
+                history = self._history(opened, area)
+                records = histories.live_records(area, history)
+                found += [self._summary(record, history.state) for record in records]
+        return sorted(found, key=lambda summary: summary.ended_at)
+
+    def _summary(self, record: BackupRecord, state: HistoryState) -> BackupSummary:
+        keep = getattr(self.config.source(record.source).policy, record.tier).keep
+        is_held = record.id in state.held
+        return BackupSummary(
+            id=record.id,
+            source=record.source,
+            kind=record.kind,
+            tier=record.tier,
+            form=record.form,
+            started_at=record.started_at,
+            ended_at=record.ended_at,
+            size_bytes=record.size_bytes,
+            stored_bytes=record.stored_bytes,
+            verified=record.id in state.verified and not record.damage_total,
+            held=is_held,
+            expires_at=None if is_held or keep is None else record.ended_at + keep,
+            position=record.position,
+            damaged=record.damage_total,
+            parent=record.parent,
+        )
+
+    def _find(self, opened: _Opened, backup: str, sources: Sequence[str]) -> tuple[Area, BackupRecord, History]:
+        """Find one backup by its id, an unambiguous beginning of it, or ``latest``."""
+        found: list[tuple[Area, BackupRecord, History]] = []
+        for name in self._names(sources):
+            area = self._area(opened, name)
+            history = self._history(opened, area)
+            for entry in history.live_entries():
+                if backup == "latest" or entry.backups[0].startswith(backup):
+                    found.append((area, histories.record_of(area, entry), history))
+        if backup == "latest" and found:
+            areas = {area.source for area, _, _ in found}
+            if len(areas) > 1:
+                raise ConfigInvalid(
+                    f"latest of which source? {', '.join(sorted(areas))} have backups",
+                    hint="Name the source, or give the backup's id as `holdfast backups` lists it.",
+                )
+            return found[-1]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ids = ", ".join(sorted(record.id[:12] for _, record, _ in found)[:5])
+            raise ConfigInvalid(
+                f"{backup} is the beginning of {len(found)} backups: {ids}", hint="Give more of the id."
+            )
+        raise ConfigInvalid(
+            f"there is no backup {backup}" + (f" of {', '.join(sources)}" if sources else ""),
+            hint="`holdfast backups` lists those there are.",
+        )
+
+    def ls(self, backup: str, path: str = "", sources: Sequence[str] = ()) -> tuple[BackupSummary, list[EntryView]]:
+        """Return a backup and its entries below ``path`` (all for the empty one), in the order of the capture."""
+        with self._open() as opened:
+            area, record, history = self._find(opened, backup, sources)
+            with _reader(area, opened) as reader:
+                prefix = path.strip("/")
+                views = [
+                    EntryView(
+                        entry.path,
+                        entry.type,
+                        entry.mode,
+                        entry.ref.size if entry.ref is not None else 0,
+                        entry.modified_at,
+                        entry.link,
+                    )
+                    for entry in read_tree(reader, record, opened.tools.executor)
+                    if not prefix or entry.path == prefix or entry.path.startswith(prefix + "/")
+                ]
+        if prefix and not views:
+            raise ConfigInvalid(f"backup {record.id} holds no {prefix}", hint=f"See `holdfast ls {record.id[:12]}`.")
+        return self._summary(record, history.state), views
+
+    def cat(self, backup: str, path: str, sources: Sequence[str] = ()) -> Iterator[bytes]:
+        """Yield the content of one file of a backup, verified piece by piece."""
+        with self._open() as opened:
+            area, record, _ = self._find(opened, backup, sources)
+            executor = opened.tools.executor
+            with _reader(area, opened) as reader:
+                wanted = path.strip("/")
+                for entry in read_tree(reader, record, executor):
+                    if entry.path == wanted and entry.ref is not None:
+                        yield from read_content(reader, entry.ref, executor)
+                        return
+                raise ConfigInvalid(
+                    f"backup {record.id} holds no file {wanted}", hint=f"See `holdfast ls {record.id[:12]}`."
+                )
+
+    def runs(self, sources: Sequence[str] = ()) -> list[JsonObject]:
+        """Return the records of all runs, oldest first, each with its source."""
+        found: list[JsonObject] = []
+        with self._open() as opened:
+            for name in self._names(sources):
+                found += [{**document, "source": name} for document in self._area(opened, name).runs()]
+        return sorted(found, key=lambda document: str(document["started_at"]))
+
+    def check(self, read_percent: float | None = None, sources: Sequence[str] = ()) -> list[AreaReport]:
+        """Check the areas of the sources named, or of all; what is broken is in the reports."""
+        with self._open() as opened:
+            reports = []
+            for name in self._names(sources):
+                reports.append(
+                    check_area(
+                        self._area(opened, name),
+                        opened.tools.executor,
+                        opened.tools.remembered,
+                        partial(self._watcher.on_progress, name),
+                        read_percent,
+                    )
+                )
+        return reports
+
+    # Restore
+
+    def plan_restore(
+        self,
+        source: str,
+        backup: str = "latest",
+        into: Path | None = None,
+        locations: Sequence[tuple[str, Path]] = (),
+        delta: bool = False,
+    ) -> RestorePlan:
+        """Decide what a restore into a folder will do; nothing is written. ``into`` None names a dated folder here."""
+        with self._open() as opened:
+            area, record, history = self._find(opened, backup, [source])
+            summary = self._summary(record, history.state)
+        target = into or Path.cwd() / f"{area.source}_restored_{datetime.now(UTC):%Y%m%dt%H%M%S}"
+        return RestorePlan(source, summary, target.absolute(), delta, tuple(locations))
+
+    def restore(self, plan: RestorePlan) -> RestoreOutcome:
+        """Carry out a plan. An unfinished target does not start; run it again with ``delta`` to finish it."""
+        begun = time.monotonic()
+        watcher = self._watcher
+        with self._open() as opened:
+            area, record, _ = self._find(opened, plan.backup.id, [plan.source])
+            done = restore_folder(
+                area,
+                record,
+                bootstrap.refill_of(record.kind),
+                RestoreOrder(FolderTarget(plan.target, plan.locations), plan.delta),
+                Hands(
+                    opened.tools.executor,
+                    lambda progress: watcher.on_progress(plan.source, progress),
+                    watcher.stop_requested,
+                ),
+            )
+        return RestoreOutcome(
+            replace(plan, backup=plan.backup),
+            done.files,
+            done.written.size_bytes,
+            done.written.written_bytes,
+            done.written.kept_bytes,
+            done.removed,
+            time.monotonic() - begun,
+            done.notes,
+        )
+
+
+@contextmanager
+def _reader(area: Area, opened: _Opened) -> Iterator[ChunkReader]:
+    index = open_index(area, frozenset(), opened.tools.executor)
+    try:
+        yield ChunkReader(area, index)
+    finally:
+        index.close()
+
+
+def open_application(
+    path: Path | str | None = None,
+    environment: Mapping[str, str] = os.environ,
+    watcher: Watcher | None = None,
+    repository: str | None = None,
+) -> Application:
+    """Load a configuration and return its verbs. ``path`` None looks in the usual places."""
+    return Application(load_config(Path(path) if path is not None else None, environment), watcher, repository)

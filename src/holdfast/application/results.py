@@ -1,0 +1,112 @@
+"""What the verbs return: plain values, ready to be printed or looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from holdfast.model.errors import HoldfastError
+from holdfast.sources.port import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class BackupSummary:
+    """One backup in a list. Sizes in bytes, times aware UTC; ``expires_at`` None means held or kept for ever."""
+
+    id: str
+    source: str
+    kind: str
+    tier: str
+    form: str
+    started_at: datetime
+    ended_at: datetime
+    size_bytes: int
+    stored_bytes: int
+    verified: bool
+    held: bool
+    expires_at: datetime | None
+    position: str
+    damaged: int
+    parent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BackupOutcome:
+    """How the backup of one source went: ``summary`` where there is one, ``error`` where there is none."""
+
+    source: str
+    summary: BackupSummary | None
+    notices: tuple[str, ...]
+    damage: tuple[tuple[str, int, str], ...]
+    error: HoldfastError | None
+    duration_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePlan:
+    """What a restore will do, before it does it."""
+
+    source: str
+    backup: BackupSummary
+    target: Path
+    delta: bool
+    locations: tuple[tuple[str, Path], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreOutcome:
+    """What a restore did. Bytes: of the target, written, and found right already (delta)."""
+
+    plan: RestorePlan
+    files: int
+    size_bytes: int
+    written_bytes: int
+    kept_bytes: int
+    removed: int
+    duration_seconds: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFindings:
+    """What ``doctor`` found about one thing: a repository, a source, the configuration."""
+
+    subject: str
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EntryView:
+    """One entry of a backup, for ``ls``. ``modified_at`` in whole seconds since 1970."""
+
+    path: str
+    type: str
+    mode: int | None
+    size_bytes: int
+    modified_at: int | None
+    link: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    """One key slot. ``opens`` is whether the secret at hand opens it; ``label`` is known only then."""
+
+    id: str
+    kind: str
+    scope: str
+    created_at: datetime
+    opens: bool
+    label: str | None
+    epochs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InitOutcome:
+    """What ``init`` did, and the recovery kit's text."""
+
+    config_path: Path
+    config_written: bool
+    repositories: tuple[tuple[str, str, bool], ...]
+    notices: tuple[str, ...]
+    kit: str

@@ -1,0 +1,119 @@
+"""The only place where concrete things are chosen and joined: stores, keys, areas, sources."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.config.settings import Config
+from holdfast.model.errors import ConfigInvalid
+from holdfast.model.secrets import Secret
+from holdfast.repository.area import Area
+from holdfast.repository.keyring import KeyFile, Passphrase, Unlock
+from holdfast.repository.remembered import Remembered
+from holdfast.repository.repository import Repository, open_repository
+from holdfast.sources.kinds import CAPTURED_KINDS
+from holdfast.sources.port import FolderRefill, Source
+from holdfast.storage.opening import open_store
+from holdfast.storage.settled import Retry, SettledStore, ignore_retry
+
+THREADS_MAX = 8
+KEY_FILE_BYTES_MAX = 4096
+OnRetry = Callable[[Retry], None]
+
+
+def state_folder(environment: Mapping[str, str]) -> Path:
+    """Return where this host keeps what it has seen: HOLDFAST_STATE_DIR, systemd's, the user's, in that order."""
+    if "HOLDFAST_STATE_DIR" in environment:
+        return Path(environment["HOLDFAST_STATE_DIR"])
+    if "STATE_DIRECTORY" in environment:
+        return Path(environment["STATE_DIRECTORY"].split(":")[0])
+    if "XDG_STATE_HOME" in environment:
+        return Path(environment["XDG_STATE_HOME"]) / "holdfast"
+    home = environment.get("HOME")
+    return Path(home) / ".local/state/holdfast" if home else Path("/var/lib/holdfast")
+
+
+def store_of(config: Config, name: str | None, on_retry: OnRetry = ignore_retry) -> SettledStore:
+    """Return the store of a repository of the configuration; the caller closes it."""
+    return SettledStore(open_store(config.store_settings(name), config.environment), on_retry=on_retry)
+
+
+def unlocks_of(config: Config) -> list[Unlock]:
+    """Return every secret that the configuration names to open key slots with."""
+    unlocks: list[Unlock] = []
+    passphrase = config.passphrase()
+    if passphrase is not None:
+        unlocks.append(Passphrase(passphrase))
+    path = config.key_file()
+    if path is not None:
+        unlocks.append(KeyFile(read_key_file(path)))
+    return unlocks
+
+
+def read_key_file(path: Path) -> Secret:
+    """Read a key file; raises ``ConfigInvalid``."""
+    try:
+        with path.open("rb") as file:
+            return Secret(file.read(KEY_FILE_BYTES_MAX).decode("ascii", "replace"))
+    except OSError as error:
+        raise ConfigInvalid(
+            f"the key file {path} cannot be read: {error.strerror}",
+            hint="Check keys.file in the configuration, and that this user may read the file.",
+        ) from error
+
+
+@contextmanager
+def opened_repository(config: Config, name: str | None, on_retry: OnRetry = ignore_retry) -> Iterator[Repository]:
+    """Open a repository of the configuration and close its store afterwards."""
+    store = store_of(config, name, on_retry)
+    try:
+        yield open_repository(store, unlocks_of(config))
+    finally:
+        store.close()
+
+
+def area_of(config: Config, repository: Repository, source: str) -> Area:
+    """Return where the backups of a source lie."""
+    config.source(source)
+    keys = repository.keys.area_of(config.application, source)
+    return Area(repository.store, repository.store_id, keys, config.application, source)
+
+
+def source_of(config: Config, name: str) -> Source:
+    """Return a source ready to be probed or captured; raises ``ConfigInvalid`` for a kind of a later release."""
+    settings = config.source_settings(name)
+    from holdfast.sources.postgres.capture import PostgresSource
+
+    return PostgresSource(name, settings)
+
+
+def refill_of(kind: str) -> FolderRefill:
+    """Return how backups of a kind become a folder."""
+    if kind not in CAPTURED_KINDS:
+        raise ConfigInvalid(
+            f"this release cannot restore backups of kind {kind}", hint="Use the holdfast release that made the backup."
+        )
+    from holdfast.sources.postgres.refill import PostgresFolderRefill
+
+    return PostgresFolderRefill()
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What is made once for a command: threads and memory of what was seen."""
+
+    executor: ThreadPoolExecutor
+    remembered: Remembered
+
+
+@contextmanager
+def tools(environment: Mapping[str, str]) -> Iterator[Tools]:
+    """Make the threads of a command; they end with it."""
+    threads = min(THREADS_MAX, max(2, os.cpu_count() or 2) + 2)
+    with ThreadPoolExecutor(threads, thread_name_prefix="holdfast") as executor:
+        yield Tools(executor, Remembered(state_folder(environment)))
