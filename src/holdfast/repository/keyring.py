@@ -304,7 +304,7 @@ def epoch_object(repository: RepositoryId, number: int, root: bytes, older: Root
 
 def read_links(store: Store) -> list[EpochLink]:
     """Return what the ``epochs/`` objects say, in order of number; garbage among them is passed over."""
-    links = []
+    links: list[EpochLink] = []
     for info in store.list(names.EPOCHS):
         text = info.name.removeprefix(names.EPOCHS)
         if not re.fullmatch(r"[0-9]{8}", text) or len(links) >= LISTED_MAX:

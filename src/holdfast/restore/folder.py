@@ -125,7 +125,7 @@ def _refuse_roots(plan: FolderPlan, *, delta: bool) -> None:
         if not delta and any(item.name not in TIDY for item in root.iterdir()):
             raise Conflict(
                 f"{root} is not empty",
-                hint="Restore into an empty or new folder. To bring an earlier or damaged copy of this backup up to it, "
+                hint="Restore into an empty or new folder. To bring an earlier or damaged copy up to this backup, "
                 "rewriting only what differs and removing what does not belong, add --delta.",
             )
 
