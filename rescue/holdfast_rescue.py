@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 """Restores from a holdfast repository in a folder, without holdfast: an independent reading of docs/format.md.
 
-Needs Python 3.11, zstandard, blake3 and cryptography (44 or newer), and HOLDFAST_PASSPHRASE or HOLDFAST_KEY_FILE set. It
-writes only to TARGET, TARGET.tablespaces and TARGET.beside. Numbers in brackets are sections of the page. What it restores
-was proven: each object opens under its own name only, each chunk has the id that its list states. Where it meets damage
-it goes on as far as that can be done, says so, and ends with 13; 1 is failed, 2 usage, 10 no repository, 12 no key.
+Needs Python 3.11, zstandard, blake3, cryptography 44, and HOLDFAST_PASSPHRASE or HOLDFAST_KEY_FILE set. Writes
+only to TARGET, TARGET.tablespaces and TARGET.beside. Numbers in brackets are sections of the page. What it restores was
+proven: each object opens under its own name only, each chunk has the id that its list states. Where it meets damage it
+goes on as far as that can be done, says so, and ends with 13; 1 is failed, 2 usage, 10 no repository, 12 no key.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
+import hmac
 import json
 import os
 import re
@@ -27,23 +29,20 @@ from blake3 import blake3
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 FAILED, USAGE, NO_REPOSITORY, KEY, BROKEN = 1, 2, 10, 12, 13
 IDENTITY, SLOT, EPOCH, CATALOG, DATA_PACK, LIST_PACK, HISTORY, RECORD, STORE = 1, 2, 3, 4, 5, 6, 7, 8, 14
 SMALL_MAX, EPOCH_OBJECT_MAX, OBJECT_MAX, PLAIN_MAX, FRAMES_MAX = 65536, 1 << 20, 64 << 20, 16 << 20, 1 << 22
 PASSPHRASE_SLOTS_MAX, KEY_FILE_SLOTS_MAX, LEAF_ROWS_MAX, TREE_LINE_MAX = 64, 4096, 512, 16 << 20
 WORKERS, OPEN_PACKS_MAX, WARNINGS_MAX, SHOWN_MAX, TOC_COUNTER = 4, 64, 50, 20, (1 << 64) - 1
-HEX_BYTE, HEX_ID, HEX_HASH = (re.compile(rf"[0-9a-f]{{{digits}}}") for digits in (2, 32, 64))
+HEX_ID, HEX_HASH = re.compile("[0-9a-f]{32}"), re.compile("[0-9a-f]{64}")
 HISTORY_NAME, EPOCH_NAME, SPACE = re.compile("[0-9]{12}"), re.compile("[0-9]{8}"), re.compile("pg_tblspc/[0-9]{1,10}")
 SIGNED = ("expire", "release", "void", "adopt", "prune")
-NOT_RESTORED = ("postmaster.pid", "postmaster.opts", "standby.signal", "recovery.signal", "tablespace_map")
-UNSET = "recovery_target_name recovery_target_time recovery_target_xid recovery_target_lsn recovery_end_command "
-UNSET += "archive_cleanup_command synchronous_standby_names primary_conninfo primary_slot_name"
-RECOVERY = "recovery_target = 'immediate'\nrecovery_target_timeline = 'current'\nrecovery_target_action = 'promote'\n"
-RECOVERY += "restore_command = 'false'\narchive_mode = off\nrecovery_min_apply_delay = 0\n"
+NOT_RESTORED = "postmaster.(pid|opts)|(standby|recovery).signal|tablespace_map|pg_replslot/.*"
+UNSET = "recovery_target recovery_target_name recovery_target_time recovery_target_xid recovery_target_lsn "
+UNSET += "primary_conninfo primary_slot_name synchronous_standby_names recovery_end_command archive_cleanup_command"
+SET = "restore_command = 'false'\nrecovery_target_timeline = 'current'\narchive_mode = off\n"
 KEPT = "max_connections max_worker_processes max_wal_senders max_prepared_transactions max_locks_per_transaction "
 KEPT += "wal_level shared_preload_libraries"
 HBA = "local all all peer\nhost all all 127.0.0.1/32 scram-sha-256\nhost all all ::1/128 scram-sha-256\n"
@@ -53,16 +52,15 @@ Document = dict[str, Any]
 
 
 class Trouble(Exception):
-    """Why it cannot go on: a message, what to do about it, and the exit code."""
-
-    def __init__(self, message: str, hint: str = "read another copy of the repository", code: int = BROKEN) -> None:
+    def __init__(self, message: str, hint: str, code: int) -> None:
         super().__init__(message)
         self.hint, self.code = hint, code
 
 
-def check(holds: bool, otherwise: str) -> None:
+def check(holds: bool, otherwise: str, hint: str = "read another copy of the repository", code: int = BROKEN) -> None:
+    """Stop unless it holds: with a message, what to do about it, and the exit code."""
     if not holds:
-        raise Trouble(otherwise)
+        raise Trouble(otherwise, hint, code)
 
 
 @functools.lru_cache(maxsize=WARNINGS_MAX)
@@ -71,11 +69,11 @@ def warn(message: str) -> None:
 
 
 def parse_json(what: str, data: bytes) -> Document:
-    try:
+    document: Any = None
+    with contextlib.suppress(ValueError, RecursionError):
         document = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise Trouble(f"{what} is not a JSON document") from error
-    return document if isinstance(document, dict) else {}
+    check(isinstance(document, dict), f"{what} is not a JSON object")
+    return dict(document)
 
 
 def need(document: Document, key: str, kind: type, what: str) -> Any:
@@ -86,7 +84,7 @@ def need(document: Document, key: str, kind: type, what: str) -> Any:
 
 
 def from_hex(text: object, length: int, what: str) -> bytes:
-    possible = isinstance(text, str) and len(text) == 2 * length and re.fullmatch("[0-9a-f]*", text)
+    possible = re.fullmatch(f"[0-9a-f]{{{2 * length}}}", str(text))
     check(bool(possible), f"{what} is not {length} bytes in lower-case hexadecimal")
     return bytes.fromhex(str(text))
 
@@ -96,19 +94,17 @@ def join(*parts: bytes) -> bytes:
 
 
 def derive(key: bytes, *parts: bytes, salt: bytes = bytes(32)) -> bytes:
-    return HKDF(SHA256(), 32, salt, join(b"holdfast/v1", *parts)).derive(key)
+    return hmac.digest(hmac.digest(salt, key, "sha256"), join(b"holdfast/v1", *parts) + b"\1", "sha256")  # HKDF
 
 
 def signed_by(key: bytes, signature: bytes, *parts: bytes) -> bool:
-    try:
+    with contextlib.suppress(InvalidSignature, ValueError):
         Ed25519PublicKey.from_public_bytes(key).verify(signature, join(b"holdfast/v1", *parts))
-    except (InvalidSignature, ValueError):
-        return False
-    return True
+        return True
+    return False
 
 
 def slot_secret(clear: Document) -> bytes | None:
-    """Return what the environment holds for a slot: by its kind the key file, or the passphrase stretched [4]."""
     passphrase, key_file = os.environ.get("HOLDFAST_PASSPHRASE"), os.environ.get("HOLDFAST_KEY_FILE")
     if clear.get("kind") == "keyfile" and key_file:
         line = Path(key_file).read_text("ascii", "replace").strip()
@@ -130,33 +126,23 @@ class Container:
     def __init__(self, what: str, size: int, read: Callable[[int, int], bytes]) -> None:
         self.what, self.size, self.read = what, size, read
         check(128 <= size <= OBJECT_MAX, f"{what} has {size} bytes, which no such object has")
-        header, trailer = self.exactly(0, 64), self.exactly(size - 64, 64)
-        magic, version, self.kind, zero, self.epoch, self.salt, clear, gap = struct.unpack("<8sHBBI32sI12s", header)
+        header, trailer = self.read(0, 64), self.read(size - 64, 64)
+        magic, version, self.kind, zero, self.epoch, self.salt, length, gap = struct.unpack("<8sHBBI32sI12s", header)
         self.toc_offset, self.toc_length, count, end_magic, rest, self.hash = struct.unpack("<QII8s8s32s", trailer)
-        whole = (magic, end_magic) == (b"HOLDFAST", b"HFTRAIL1")
-        check(whole, f"{what} is not a holdfast object, or its beginning or end is gone")
-        if version != 1:
-            raise Trouble(f"{what} has format {version}, this reader knows 1", "use that of a newer holdfast", FAILED)
+        known = (magic, version, end_magic) == (b"HOLDFAST", 1, b"HFTRAIL1")
+        check(known, f"{what} is no holdfast object of version 1, or its beginning or end is gone")
         self.row_length = 44 if self.kind in (DATA_PACK, LIST_PACK) else 12
-        fits = self.toc_offset >= 64 + clear and self.toc_offset + self.toc_length + 64 == size
-        fits = fits and clear <= SMALL_MAX and count <= FRAMES_MAX and self.toc_length == 20 + count * self.row_length
-        check(fits and not zero and not any(rest + gap), f"{what} has impossible values in its header or trailer")
-        self.head, self.tail = header + self.exactly(64, clear), trailer[:8] + trailer[12:16]
-        self.frames: list[tuple[int, int, int, int, bytes]] = []  # algorithm, plain, stored, offset, chunk id
-
-    def exactly(self, offset: int, length: int) -> bytes:
-        data = self.read(offset, length)
-        check(len(data) == length, f"{self.what} ends too early")
-        return data
-
-    def is_sound(self) -> bool:
-        return bool(blake3(self.exactly(0, self.size - 32)).digest() == self.hash)
+        fits = self.toc_offset + self.toc_length + 64 == size and self.toc_length == 20 + count * self.row_length
+        fits = fits and length <= SMALL_MAX and count <= FRAMES_MAX and not (zero or any(rest + gap))
+        check(fits and self.toc_offset >= 64 + length, f"{what} has impossible values in its header or trailer")
+        self.head, self.tail = header + self.read(64, length), trailer[:8] + trailer[12:16]
+        self.clear = parse_json(f"the clear part of {what}", self.head[64:]) if length else {}
 
     def open(self, ikm: bytes, repository: bytes, area: bytes, claim: bytes) -> Container:
         """Open the table of contents; that proves header, clear part, type, place and claim."""
-        place = bytes([self.kind]), repository, area, claim
-        self.cipher = AESGCM(derive(ikm, b"container", *place, salt=self.salt))
-        sealed = self.exactly(self.toc_offset, self.toc_length)
+        self.cipher = AESGCM(derive(ikm, b"container", bytes([self.kind]), repository, area, claim, salt=self.salt))
+        self.frames = list[tuple[int, int, int, int, bytes]]()  # algorithm, plain, stored, offset, chunk id
+        sealed = self.read(self.toc_offset, self.toc_length)
         toc, offset = self.unseal(TOC_COUNTER, 0, len(sealed) - 16, sealed, self.head + self.tail), len(self.head)
         rows = (len(toc) - 4) // self.row_length
         for row in range(rows):
@@ -168,38 +154,32 @@ class Container:
             offset += stored
         fits = offset == self.toc_offset and int.from_bytes(toc[:4], "little") == rows
         check(fits, f"the frames of {self.what} do not fill the place before its table of contents")
+        self.document = parse_json(self.what, self.frame(0)) if self.row_length == 12 else {}
         return self
 
     def unseal(self, counter: int, algorithm: int, plain: int, data: bytes, more: bytes = b"") -> bytes:
-        number = struct.pack("<Q", counter)
-        try:
-            return self.cipher.decrypt(bytes(4) + number, data, number + struct.pack("<BI", algorithm, plain) + more)
-        except InvalidTag as error:
-            raise Trouble(f"{self.what} does not open: altered, misplaced, or sealed with another key") from error
+        number, opened = struct.pack("<Q", counter), None
+        with contextlib.suppress(InvalidTag):
+            opened = self.cipher.decrypt(bytes(4) + number, data, number + struct.pack("<BI", algorithm, plain) + more)
+        check(opened is not None, f"{self.what} does not open: altered, misplaced, or sealed with another key")
+        return opened or b""
 
     def frame(self, number: int) -> bytes:
         check(number < len(self.frames), f"{self.what} has no frame {number}")
         algorithm, plain, stored, offset, _ = self.frames[number]
-        data = self.unseal(number, algorithm, plain, self.exactly(offset, stored))
-        try:
-            if algorithm == 1:
-                fits = zstandard.frame_content_size(data) in (plain, -1)
-                data = zstandard.ZstdDecompressor().decompress(data, max_output_size=plain) if fits else b""
-        except zstandard.ZstdError as error:
-            raise Trouble(f"frame {number} of {self.what} does not decompress") from error
-        check(len(data) == plain, f"frame {number} of {self.what} does not have the length it states")
+        data = self.unseal(number, algorithm, plain, self.read(offset, stored))
+        if algorithm == 1:
+            packed, data = data, b""
+            with contextlib.suppress(zstandard.ZstdError):
+                if zstandard.frame_content_size(packed) in (plain, -1):
+                    data = zstandard.ZstdDecompressor().decompress(packed, max_output_size=plain)
+        check(len(data) == plain, f"frame {number} of {self.what} is not the {plain} bytes it states")
         return data
-
-    def clear(self) -> Document:
-        return parse_json(f"the clear part of {self.what}", self.head[64:])
-
-    def document(self) -> Document:
-        return parse_json(self.what, self.frame(0))
 
     @staticmethod
     def of(what: str, data: bytes) -> Container:
         found = Container(what, len(data), lambda offset, length: data[offset : offset + length])
-        check(found.is_sound(), f"{what} does not have the hash it ends with: bytes have changed")
+        check(found.hash == blake3(data[:-32]).digest(), f"{what} does not have the hash it ends with: bytes have changed")
         return found
 
 
@@ -207,20 +187,17 @@ class Repository:
     """A folder with a repository [2, 4], unlocked with the passphrase or key file of the environment."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.roots, self.upkeep = dict[int, bytes](), dict[int, bytes]()
+        self.folder, self.roots, self.upkeep = folder, dict[int, bytes](), dict[int, bytes]()
         self.area_keys, self.area_names = dict[tuple[bytes, int], bytes](), dict[bytes, str]()
-        self.epochs = dict[int, tuple[Container, bytes, bytes, bytes]]()  # with key id, upkeep key, signature
-        if not (folder / "identity").is_file():
-            hint = "name the folder that holds the file `identity`; is its disk mounted?"
-            raise Trouble(f"there is no repository at {folder}", hint, NO_REPOSITORY)
+        hint = "name the folder that holds the file `identity`; is its disk mounted?"
+        check((folder / "identity").is_file(), f"there is no repository at {folder}", hint, NO_REPOSITORY)
         self.identity, self.store = self.container("identity"), self.container("store")
-        clear, store = self.identity.clear(), self.store.clear()
+        clear, store = self.identity.clear, self.store.clear
         self.id = from_hex(clear.get("repository"), 16, "the repository id")
         self.store_id = from_hex(store.get("store"), 16, "the store id")
         known = clear.get("format") == 1 and not clear.get("needs") and store.get("repository") == self.id.hex()
-        check(known, "the identity asks for a newer reader, or the store object is that of another repository")
-        self.read_epochs()
+        known = known and (self.identity.kind, self.store.kind) == (IDENTITY, STORE)
+        check(known, "identity and store do not fit together, or ask for the reader of a newer holdfast")
         self.unlock()
 
     def names(self, prefix: str, pattern: re.Pattern[str]) -> list[str]:
@@ -249,34 +226,26 @@ class Repository:
     def area_key(self, area: bytes, epoch: int) -> bytes:
         if epoch in self.roots:
             return derive(self.roots[epoch], b"area key", self.id, area)
-        if (area, epoch) not in self.area_keys:
-            hint = "use a passphrase or key file added for this source, or after the last `key rotate`"
-            raise Trouble(f"this key does not open what was written under epoch {epoch} of the keys", hint, KEY)
+        check((area, epoch) in self.area_keys, f"this key does not open what was written under epoch {epoch} of keys")
         return self.area_keys[area, epoch]
 
     def area_id(self, application: str, source: str) -> bytes:
-        names = (unicodedata.normalize("NFC", name).encode("utf-8", "surrogateescape") for name in (application, source))
+        names = [unicodedata.normalize("NFC", name).encode("utf-8", "replace") for name in (application, source)]
         return blake3(join(*names), key=derive(self.roots[1], b"name key", self.id)).digest()[:16]
-
-    def read_epochs(self) -> None:
-        for name in self.names("epochs", EPOCH_NAME):
-            try:
-                found = self.container(f"epochs/{name}", EPOCH_OBJECT_MAX)
-                check((found.kind, found.epoch) == (EPOCH, int(name)), "it says it is something else")
-                fields = (("key_id", 16), ("upkeep", 32), ("signature", 64))
-                key_id, upkeep, signature = (from_hex(found.clear().get(key), size, key) for key, size in fields)
-                self.epochs[int(name)] = found, key_id, upkeep, signature
-            except (Trouble, OSError) as error:
-                warn(f"epochs/{name} is passed over: {error}")
 
     def follow_epochs(self, first: bytes) -> dict[int, bytes]:
         """Keep the upkeep keys of the epochs that count, each signed by the one before; return their key ids."""
-        self.upkeep, ids = {1: first}, dict[int, bytes]()
-        for epoch, (found, key_id, upkeep, signature) in sorted(self.epochs.items()):
-            last = max(self.upkeep)
-            parts = b"epoch", self.id, struct.pack("<I", last), struct.pack("<I", epoch), key_id, upkeep
-            if found.clear().get("previous") == last and signed_by(self.upkeep[last], signature, *parts):
-                self.upkeep[epoch], ids[epoch] = upkeep, key_id
+        self.upkeep, ids, fields = {1: first}, dict[int, bytes](), (("key_id", 16), ("upkeep", 32), ("signature", 64))
+        for name in self.names("epochs", EPOCH_NAME):
+            try:
+                found, number, last = self.container(f"epochs/{name}", EPOCH_OBJECT_MAX), int(name), max(self.upkeep)
+                key_id, upkeep, signature = (from_hex(found.clear.get(key), length, key) for key, length in fields)
+                parts = b"epoch", self.id, struct.pack("<I", last), struct.pack("<I", number), key_id, upkeep
+                right = signed_by(self.upkeep[last], signature, *parts) and found.clear.get("previous") == last
+                if right and (found.kind, found.epoch) == (EPOCH, number):
+                    self.upkeep[number], ids[number] = upkeep, key_id
+            except (Trouble, OSError) as error:
+                warn(f"epochs/{name} is passed over: {error}")
         return ids
 
     def unlock(self) -> None:
@@ -284,41 +253,35 @@ class Repository:
         left, tried = {"passphrase": PASSPHRASE_SLOTS_MAX, "keyfile": KEY_FILE_SLOTS_MAX}, list[str]()
         for name in sorted(self.names("slots", HEX_ID), key=lambda n: (self.folder / "slots" / n).stat().st_mtime_ns):
             try:
-                slot = self.container(f"slots/{name}")
-                clear, slot_id = slot.clear(), bytes.fromhex(name)
-                left[str(clear.get("kind"))] = left.get(str(clear.get("kind")), 0) - 1
+                slot, slot_id = self.container(f"slots/{name}"), bytes.fromhex(name)
+                clear, kind = slot.clear, str(slot.clear.get("kind"))
                 ours = (clear.get("repository"), slot.kind) == (self.id.hex(), SLOT) and not clear.get("needs")
-                ours = ours and left[str(clear.get("kind"))] >= 0 and not (self.roots and max(self.upkeep) in self.roots)
+                ours = ours and left.get(kind, 0) > 0 and max(self.upkeep, default=0) not in self.roots
+                left[kind] = left.get(kind, 0) - ours
                 secret = slot_secret(clear) if ours else None
                 if secret and derive(secret, b"commit", slot_id)[:16].hex() == clear.get("commit"):
-                    self.take(slot.open(secret, self.id, b"", slot_id).document())
+                    self.take(slot.open(secret, self.id, b"", slot_id).document)
             except (Trouble, OSError) as error:
                 tried.append(f"slots/{name}: {error}")
-        if not self.roots and not self.area_keys:
-            hint = "; ".join(["is it set, spelt right, and of this repository?", *tried])
-            raise Trouble("no key slot opens with HOLDFAST_PASSPHRASE or HOLDFAST_KEY_FILE", hint, KEY)
-        if max(self.upkeep) not in self.roots and (self.roots or max(self.upkeep) not in {e for _, e in self.area_keys}):
-            warn("this key is older than the last `key rotate`: newer objects stay closed")
+        hint = "; ".join(["is it set, spelt right, and of this repository?", *tried[:SHOWN_MAX]])
+        check(bool(self.upkeep), "no slot opens with HOLDFAST_PASSPHRASE or HOLDFAST_KEY_FILE", hint, KEY)
 
     def take(self, document: Document) -> None:
-        """Keep the roots, or the keys of one area, that belong to epochs that count."""
-        roots = {int(epoch): from_hex(root, 32, "a root") for epoch, root in document.get("roots", {}).items()}
-        for epoch in sorted(roots.keys() & self.epochs.keys(), reverse=True):
-            found, key_id, _, _ = self.epochs[epoch]
-            if derive(roots[epoch], b"key id", self.id)[:16] == key_id:
-                below = found.open(roots[epoch], self.id, b"", struct.pack("<I", epoch)).document().get("roots", {})
-                roots |= {int(epoch): from_hex(root, 32, "a root") for epoch, root in below.items()}
-                break
-        keys = {int(epoch): key for epoch, key in document.get("keys", {}).items()}
-        upkeep = b"" if 1 in roots else from_hex(keys.get(1, {}).get("upkeep"), 32, "the upkeep key of a slot")
-        if 1 in roots:
+        roots, keys = document.get("roots", {}), {int(epoch): key for epoch, key in document.get("keys", {}).items()}
+        if roots and "1" not in roots:  # the new opens the old
+            top = max(map(int, roots))
+            found, root = self.container(f"epochs/{top:08d}", EPOCH_OBJECT_MAX), from_hex(roots[str(top)], 32, "a root")
+            roots |= need(found.open(root, self.id, b"", struct.pack("<I", top)).document, "roots", dict, found.what)
+        known = {int(epoch): from_hex(root, 32, "a root") for epoch, root in roots.items()}
+        if known:
             for proven in (self.identity, self.store):
-                proven.open(roots[1], self.id, b"", b"")
-            seed = derive(roots[1], b"upkeep key", self.id)
-            upkeep = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
-        ids = self.follow_epochs(upkeep)
-        right = {e: root for e, root in roots.items() if e == 1 or derive(root, b"key id", self.id)[:16] == ids.get(e)}
-        self.roots |= right
+                proven.open(known[1], self.id, b"", b"")
+            seed = derive(known[1], b"upkeep key", self.id)
+            first = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+        else:
+            first = from_hex(keys.get(1, {}).get("upkeep"), 32, "the upkeep key of a slot")
+        ids = self.follow_epochs(first)
+        self.roots |= {e: r for e, r in known.items() if e == 1 or derive(r, b"key id", self.id)[:16] == ids.get(e)}
         for epoch, key in keys.items():
             if epoch == 1 or from_hex(key.get("key_id"), 16, "a key id") == ids.get(epoch):
                 area = from_hex(document.get("area"), 16, "the area id of a slot")
@@ -326,29 +289,27 @@ class Repository:
                 self.area_names[area] = f"{document.get('application')}/{document.get('source')}"
 
     def sources(self) -> dict[bytes, str]:
-        """Return `application/source` of every area that this key opens and whose name is stored."""
-        known = dict(self.area_names)
-        areas = self.names("catalog", HEX_ID) if self.roots else []
-        for area, name in [(bytes.fromhex(a), f"{a}/{n}") for a in areas for n in self.names(f"catalog/{a}", HEX_HASH)]:
+        known, folder = dict(self.area_names), self.folder / "catalog"
+        for path in sorted(folder.glob("*/*")) if self.roots else []:
             try:
-                found = self.open(self.container(f"catalog/{name}"), (CATALOG,), area).document()
+                area = from_hex(path.parent.name, 16, "the name of the folder")
+                found = self.open(self.container(str(path.relative_to(self.folder))), (CATALOG,), area).document
                 names = need(found, "application", str, "it"), need(found, "source", str, "it")
                 check(self.area_id(*names) == area, "it names a source that has another area")
                 known[area] = "/".join(names)
             except (Trouble, OSError) as error:
-                warn(f"catalog/{name} does not count: {error}")
+                warn(f"{path} does not count: {error}")
         return known
 
     def find_area(self, text: str) -> bytes:
-        known, (application, slash, source) = self.sources(), text.partition("/")
+        names, (application, slash, source) = self.sources(), text.partition("/")
+        choice = ", ".join(names.values()) or "none whose name is stored; try application/source"
         if slash and self.roots:  # found without the catalog too
-            known[self.area_id(application, source)] = text
-        named = [area for area, name in known.items() if text in (name, name.partition("/")[2])]
+            names[self.area_id(application, source)] = text
+        named = [area for area, name in names.items() if text in (name, name.partition("/")[2])]
         found = [area for area in named if (self.folder / f"areas/{area.hex()}").is_dir()]
-        if len(found) != 1:
-            reason = f"more than one source is called {text}" if found else f"there is no source {text}"
-            choice = ", ".join(self.sources().values()) or "none whose name is stored; try application/source"
-            raise Trouble(reason, f"sources here: {choice}", USAGE if found else FAILED)
+        code = USAGE if found else FAILED
+        check(len(found) == 1, f"{len(found)} sources are called {text}", f"sources here: {choice}", code)
         return found[0]
 
 
@@ -370,8 +331,7 @@ def live_backups(entries: dict[int, Document], problems: list[str]) -> dict[str,
         exists = entry["kind"] == "backup" and (number > mark or (number, backup) in named)
         if exists and removed.get(backup, 0) < number:
             found.setdefault(backup, entry)
-    lost = [backup for number, backup in named if number not in entries and backup not in removed]
-    problems += [f"the entry of the live backup {backup} is missing" for backup in lost]
+    problems += [f"live backup {b} has no entry" for n, b in named if n not in entries and b not in removed]
     return found
 
 
@@ -380,8 +340,7 @@ class Area:
 
     def __init__(self, repository: Repository, area: bytes) -> None:
         self.repository, self.area, self.problems, self.records = repository, area, list[str](), list[Document]()
-        self.entries = self.read_history()
-        for backup, entry in live_backups(self.entries, self.problems).items():
+        for backup, entry in live_backups(self.read_history(), self.problems).items():
             try:
                 self.records.append(self.read_record(from_hex(backup, 16, "the id of a backup"), entry))
             except Trouble as error:
@@ -389,13 +348,12 @@ class Area:
         self.records.sort(key=lambda record: str(record["ended_at"]))
 
     def read_history(self) -> dict[int, Document]:
-        """Open every entry under its number; add to its document its object hash, epoch and further frames."""
         entries, repository = dict[int, Document](), self.repository
         for name in repository.names(f"areas/{self.area.hex()}/history", HISTORY_NAME):
             place = repository.store_id, struct.pack("<Q", int(name))
             try:
                 found = repository.container(f"areas/{self.area.hex()}/history/{name}", OBJECT_MAX)
-                entry = repository.open(found, (HISTORY,), self.area, b"".join(place)).document()
+                entry = repository.open(found, (HISTORY,), self.area, b"".join(place)).document
                 frames, kind = [found.frame(n) for n in range(len(found.frames))], need(entry, "kind", str, name)
                 check(entry.get("number") == int(name), f"{found.what} has the number of another entry")
                 signature = frames.pop() if kind in SIGNED else b""
@@ -404,31 +362,27 @@ class Area:
                 if not right or (entry.get("needs") and kind != "backup"):
                     warn(f"{found.what} means nothing: it is signed by nobody who may, or for newer readers")
                     kind = ""
-                entries[int(name)] = entry | {"kind": kind, "hash": found.hash.hex(), "frames": frames, "epoch": found.epoch}
+                entry |= {"kind": kind, "hash": found.hash.hex(), "frames": frames, "epoch": found.epoch}
+                entries[int(name)] = entry
             except (Trouble, OSError) as error:
                 warn(str(error))
         return entries
 
     def read_record(self, backup: bytes, entry: Document) -> Document:
         data, what = b"".join(entry["frames"][1:2]), f"the record of backup {backup.hex()}"
-        check(len(data) <= SMALL_MAX, f"{what} is too long")
-        record = self.repository.open(Container.of(what, data), (RECORD,), self.area, backup).document()
+        record = self.repository.open(Container.of(what, data), (RECORD,), self.area, backup).document
         names = [need(record, key, str, what) for key in ("application", "source", "ended_at")]
         ours = not self.repository.roots or self.repository.area_id(*names[:2]) == self.area
-        check(ours and record.get("id") == backup.hex(), f"{what} is that of another backup or source")
+        ours = ours and record.get("id") == backup.hex() and len(data) <= SMALL_MAX
+        check(ours, f"{what} is that of another backup or source, or too long")
         return record | {"needs": record.get("needs") or entry.get("needs")}
 
     def find_packs(self) -> None:
-        """Read the table of every pack; condemned packs come last, chunks are taken from them only in need."""
-        key, folder = self.repository.area_key(self.area, 1), f"areas/{self.area.hex()}/packs"
+        key, folder = self.repository.area_key(self.area, 1), self.repository.folder / f"areas/{self.area.hex()}/packs"
         self.id_keys = {kind: derive(key, b"chunk id", kind) for kind in (b"data", b"list")}
-        lists = [frame for e in self.entries.values() if e["kind"] == "prune" for frame in e["frames"][1:]]
-        self.condemned = {frame[at : at + 32].hex() for frame in lists for at in range(0, len(frame), 32)}
         self.open_pack = functools.lru_cache(OPEN_PACKS_MAX)(functools.partial(self.repository.open_pack, self.area))
         self.places, self.hashed = dict[bytes, tuple[int, ...]](), set[str]()
-        names = self.repository.names
-        packs = [name for start in names(folder, HEX_BYTE) for name in names(f"{folder}/{start}", HEX_HASH)]
-        self.packs = sorted(packs, key=lambda name: name in self.condemned)
+        self.packs = sorted(path.name for path in folder.glob("??/*") if HEX_HASH.fullmatch(path.name))
         for number, name in enumerate(self.packs):
             try:
                 for place, (*_, chunk) in enumerate(self.open_pack(name).frames, number * FRAMES_MAX):
@@ -437,14 +391,13 @@ class Area:
                 warn(str(error))
 
     def chunk(self, chunk: bytes, length: int | None, kind: bytes) -> bytes:
-        """Return a chunk from the first pack where it is sound; each proves itself, even in a damaged pack."""
         for number, row in (divmod(place, FRAMES_MAX) for place in self.places.get(chunk, ())):
             try:
                 pack, name = self.open_pack(self.packs[number]), self.packs[number]
                 if name not in self.hashed:
                     self.hashed.add(name)
-                    if pack.hash.hex() != name or not pack.is_sound() or name in self.condemned:
-                        warn(f"pack {name} is needed, but damaged or named for deletion: copy the repository now")
+                    if name != pack.hash.hex() or name != blake3(pack.read(0, pack.size - 32)).hexdigest():
+                        warn(f"pack {name} is damaged; its sound chunks are used: each proves itself")
                 data = pack.frame(row)
             except (Trouble, OSError) as error:
                 warn(str(error))
@@ -452,7 +405,7 @@ class Area:
             if length in (None, len(data)) and blake3(data, key=self.id_keys[kind]).digest() == chunk:
                 return data
             warn(f"pack {name} holds something else in place of chunk {chunk.hex()}")
-        raise Trouble(f"chunk {chunk.hex()} is in none of the packs, or damaged")
+        raise Trouble(f"chunk {chunk.hex()} is in none of the packs, or damaged", "read another copy", BROKEN)
 
     def rows(self, chunk: bytes, layout: str, size: int, most: int) -> list[tuple[bytes, int]]:
         data = self.chunk(chunk, None, b"list")
@@ -475,7 +428,6 @@ class Area:
                 yield self.chunk(chunk, length, kind)
 
     def read_tree(self, record: Document) -> list[Document]:
-        """Return the entries of a backup: as many and as large as recorded, and no path runs through a file or link."""
         items, rest = list[Document](), b""
         for data in self.stream(need(record.get("streams", {}), "tree", dict, "the record"), b"list"):
             *lines, rest = (rest + data).split(b"\n")
@@ -491,37 +443,36 @@ class Area:
 
 
 def read_item(line: bytes) -> Document:
-    """Return an entry of the tree [6], with its paths as this system spells them."""
-    item, paths = parse_json("a line of the tree", line), list[str]()
-    for key in ("path", "link")[: 1 + (item.get("type") == "link")]:
-        as_hex = str(item.get(f"{key}_hex"))
-        hidden = f"{key}_hex" in item
-        raw = from_hex(as_hex, len(as_hex) // 2, "a path") if hidden else need(item, key, str, "it").encode("utf-8", "replace")
-        item[key] = os.fsdecode(raw)
-        ...
-
-
-def sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
+    item = parse_json("a line of the tree", line)
+    for key in ("path", "link") if item.get("type") == "link" else ("path",):
+        if f"{key}_hex" in item:
+            coded = str(item[f"{key}_hex"])
+            item[key] = os.fsdecode(from_hex(coded, len(coded) // 2, "a path"))
+        need(item, key, str, "a line of the tree")
+    path, kind = item["path"], item.get("type")
+    refused = {"", ".", ".."} & {*path.split("/")} or "\0" in path + str(item.get("link"))
+    check(not refused, f"the tree holds a path that is refused: {path!r}")
+    known = kind in ("file", "folder", "link") and item.get("layout") in (None, "pages", "content")
+    check(known, f"{path!r} is of a type or layout that this reader does not know")
+    item["size"] = need(need(item, "ref", dict, repr(path)), "size", int, repr(path)) if kind == "file" else 0
+    mode = {"mode": 0o600 if kind == "file" else 0o700} | item
+    return item | {"mode": need(mode, "mode", int, repr(path)) & 0o777}
 
 
 class Restore:
     """Writes a backup into new folders; of PostgreSQL the control file last: what is not whole does not start [12]."""
 
     def __init__(self, area: Area, record: Document, target: Path) -> None:
-        self.area, self.target, self.failures = area, target.absolute(), list[str]()
-        self.spaces, self.beside = (self.target.with_name(target.name + end) for end in (".tablespaces", ".beside"))
-        for folder in (self.target, self.spaces, self.beside):
-            if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
-                raise Trouble(f"{folder} is not an empty folder", "name a target that does not exist yet", USAGE)
-        self.details, items = record.get("details"), area.read_tree(record)
+        self.area, self.target, self.failures, self.record = area, target.resolve(), list[str](), record
+        self.spaces, self.beside = (self.target.with_name(self.target.name + e) for e in (".tablespaces", ".beside"))
+        for path in (self.target, self.spaces, self.beside):
+            free = path.is_dir() and not any(path.iterdir()) if path.exists() else not path.is_symlink()
+            check(free, f"{path} is not an empty folder", "name a target that does not exist yet", USAGE)
         self.postgres = (record.get("kind"), record.get("form")) == ("postgres", "physical")
-        links = {item["path"] for item in items if self.postgres and item["type"] == "link"}
-        self.linked = {path for path in links if SPACE.fullmatch(path)}
-        left_out = (links | {*NOT_RESTORED}) - self.linked if self.postgres else set()
-        self.items = [item for item in items if item["path"] not in left_out]
+        items = area.read_tree(record)
+        self.linked = {i["path"] for i in items if i["type"] == "link" and self.postgres and SPACE.fullmatch(i["path"])}
+        left_out = re.compile(NOT_RESTORED if self.postgres else "(?!)")
+        self.items = [item for item in items if not left_out.fullmatch(item["path"])]
 
     def place(self, path: str) -> Path:
         in_space = "/".join(path.split("/")[:2]) in self.linked
@@ -531,16 +482,12 @@ class Restore:
     def run(self) -> None:
         folders, files, links = ([i for i in self.items if i["type"] == t] for t in ("folder", "file", "link"))
         last = [item for item in files if self.postgres and item["path"] == "global/pg_control"]
+        links = [item for item in links if not self.postgres or item["path"] in self.linked]  # others are the source's own
         for place in (self.target, *(self.place(item["path"]) for item in folders + (links if self.postgres else []))):
             place.mkdir(parents=True, exist_ok=True)
         self.target.chmod(0o700)
         with ThreadPoolExecutor(WORKERS) as pool:
-            try:
-                for done in as_completed([pool.submit(self.write, item) for item in files if item not in last]):
-                    done.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+            list(pool.map(self.write, [item for item in files if item not in last]))
         for item in links:  # after all files: nothing is written through a link
             place = self.place(item["path"])
             link = self.target / item["path"] if self.postgres else place
@@ -548,46 +495,45 @@ class Restore:
             link.symlink_to(place if self.postgres else item["link"])
         if self.postgres and not self.failures:
             self.prepare_postgres()
-        for folder in [f for top in (self.target, self.spaces, self.beside) for f, _, _ in os.walk(top)]:
-            sync(Path(folder))
+        os.sync()
         for item in last if not self.failures else []:
             self.write(item)
-            sync(self.target / "global")
-        sync(self.target.parent)
+        os.sync()
         for item in [] if self.postgres else reversed(folders):
             self.place(item["path"]).chmod(item["mode"])
-        damaged = f"{len(self.failures)} files are damaged and were left out: {'; '.join(self.failures[:SHOWN_MAX])}"
-        check(not self.failures, damaged)
+        check(not self.failures, "damaged files were left out: " + "; ".join(self.failures[:SHOWN_MAX]))
 
     def write(self, item: Document) -> None:
-        """Write one file to the disk; what cannot be proven whole is not left there."""
         path, mtime = self.place(item["path"]), item.get("mtime")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with path.open("xb") as file:
                 file.writelines(self.area.stream(item["ref"]))
+                file.flush()
+                os.fsync(file.fileno())
         except Trouble as error:
             path.unlink()
             self.failures.append(f"{item['path']}: {error}")
             return
-        sync(path)
         path.chmod(0o600 if self.postgres else item["mode"])
         if isinstance(mtime, int):
             os.utime(path, (mtime, mtime))
 
     def prepare_postgres(self) -> None:
         """End the WAL where the backup ends, and write the configuration of one recovery up to there."""
-        details = self.details if isinstance(self.details, dict) else {}
+        details = need(self.record, "details", dict, "the record")
         size, timeline = (need(details, key, int, "details") for key in ("wal_segment_size", "stop_timeline"))
-        stop = re.fullmatch("([0-9A-F]{1,8})/([0-9A-F]{1,8})", str(details.get("stop_lsn")))
-        if not stop or size not in [1 << power for power in range(20, 31)]:
-            raise Trouble("the details of the backup hold no possible end of its WAL")
-        number, end = divmod((int(stop[1], 16) << 32 | int(stop[2], 16)) - 1, size)
+        stop = need(details, "stop_lsn", str, "details")
+        possible = re.fullmatch("[0-9A-F]{1,8}/[0-9A-F]{1,8}", stop) and size in [1 << bits for bits in range(20, 31)]
+        check(bool(possible), "the details of the backup hold no possible end of its WAL")
+        high, low = (int(half, 16) for half in stop.split("/"))
+        number, end = divmod((high << 32 | low) - 1, size)
         wal = self.target / "pg_wal" / "{:08X}{:08X}{:08X}".format(timeline, *divmod(number, (1 << 32) // size))
-        check(wal.is_file() and wal.stat().st_size > end, f"{wal} does not reach the end of the backup at {stop[0]}")
+        check(wal.is_file() and wal.stat().st_size > end, f"{wal} does not reach the end of the backup at {stop}")
         for length in (end + 1, size):
             os.truncate(wal, length)
-        sync(wal)
+        for later in [path for path in wal.parent.glob("[0-9A-F]" * 24) if path.name[8:] > wal.name[8:]]:
+            later.unlink()
         kept = [(k, str(v).replace("\\", "\\\\").replace("'", "''")) for k, v in details.get("settings", [])]
         minimal = "".join(f"{name} = '{value}'\n" for name, value in kept if name in KEPT.split())
         for name, text in (("postgresql.conf", minimal), ("pg_hba.conf", HBA)):
@@ -596,43 +542,46 @@ class Restore:
                 (self.target / name).write_bytes(re.sub(ELSEWHERE, b"#", raw[0].read_bytes() if raw else text.encode()))
                 made = "copied from @settings, less what points elsewhere" if raw else "made, with few settings"
                 warn(f"{name} lay outside the data folder and was {made}: read it before you start the server")
-        auto = self.target / "postgresql.auto.conf"
-        before = auto.read_text(errors="surrogateescape") if auto.exists() else ""
-        unset = "".join(f"{name} = ''\n" for name in UNSET.split())
-        auto.write_text(f"{before}\n# added by holdfast_rescue\n{unset}{RECOVERY}", errors="surrogateescape")
+        with (self.target / "postgresql.auto.conf").open("a") as file:
+            unset = "".join(f"{name} = ''\n" for name in UNSET.split())
+            file.write(f"\n# added by holdfast_rescue\n{unset}{SET}recovery_min_apply_delay = 0\n")
         (self.target / "recovery.signal").touch()
-        for name in ("postgresql.conf", "pg_hba.conf", "postgresql.auto.conf", "recovery.signal"):
-            sync(self.target / name)
 
 
 def run(options: argparse.Namespace) -> None:
     repository = Repository(Path(options.repository))
     if options.source is None:
-        return print(*sorted(repository.sources().values()), sep="\n")
-    area = Area(repository, repository.find_area(options.source), options.damaged)
+        print(*sorted(repository.sources().values()), sep="\n")
+        return
+    area = Area(repository, repository.find_area(options.source))
     shown = ("id", "ended_at", "tier", "size_bytes", "position")
     lines = ["\t".join(str(record.get(key)) for key in shown) for record in area.records]
     if options.backup is None:
-        return print(*lines, sep="\n")
-    named = [record for record in area.records if str(record["id"]).startswith(options.backup)]
-    found = area.records[-1:] if options.backup == "latest" else named
-    if len(found) != 1:
-        hint = "\n".join(["backups here:", *lines])
-        raise Trouble(f"{len(found)} backups are called {options.backup}", hint, USAGE if found else FAILED)
-    for note in found[0].get("damage", []) + found[0].get("notices", []):
+        print(*lines, sep="\n")
+    else:
+        named = [record for record in area.records if str(record["id"]).startswith(options.backup)]
+        found = area.records[-1:] if options.backup == "latest" else named
+        hint, code = "\n".join(["backups here:", *lines, *area.problems]), USAGE if found else FAILED
+        check(len(found) == 1, f"{len(found)} backups are called {options.backup}", hint, code)
+        bring(area, found[0], options)
+    check(not area.problems, "the history is broken, it may tell less or more than was: " + "; ".join(area.problems))
+
+
+def bring(area: Area, record: Document, options: argparse.Namespace) -> None:
+    check(not record["needs"], f"backup {record['id']} needs a newer reader: {record['needs']}")
+    for note in record.get("damage", []) + record.get("notices", []):
         warn(f"the backup itself states: {note}")
     area.find_packs()
     if options.target is not None:
-        Restore(area, found[0], Path(options.target)).run()
-        return print(f"restored {found[0]['id']} of {found[0]['ended_at']} to {options.target}, all of it proven")
-    items = area.read_tree(found[0])
-    if options.cat is None:
-        return print(*(f"{i['type']}\t{i['size']}\t{i['path']}" for i in items), sep="\n")
+        Restore(area, record, Path(options.target)).run()
+        print(f"restored {record['id']} of {record['ended_at']} to {options.target}, all of it proven")
+        return
+    items = area.read_tree(record)
     references = [item["ref"] for item in items if item["path"] == options.cat and item["type"] == "file"]
-    if not references:
-        raise Trouble(f"the backup holds no file {options.cat}", "leave --cat out to list what it holds", FAILED)
-    sys.stdout.buffer.writelines(area.stream(references[0]))
-    return None
+    if options.cat is None:
+        print(*(f"{item['type']}\t{item['size']}\t{item['path']}" for item in items), sep="\n")
+    check(len(references) == (options.cat is not None), f"the backup holds no file {options.cat}", "list it", FAILED)
+    sys.stdout.buffer.writelines(area.stream(references[0]) if references else ())
 
 
 def main() -> int:
@@ -641,11 +590,9 @@ def main() -> int:
     for name in ("source", "backup", "target"):
         parser.add_argument(name, nargs="?", help="without it, what there is to choose from is listed")
     parser.add_argument("--cat", metavar="PATH", help="write this file of the backup to standard output")
-    parser.add_argument("--damaged", action="store_true", help="go on past a broken history")
-    options = parser.parse_args()
     os.umask(0o077)
     try:
-        run(options)
+        run(parser.parse_args())
     except (Trouble, OSError) as error:
         hint = getattr(error, "hint", "look at permissions, free space and the disk, then start again")
         print(f"error: {error}\nhint: {hint}", file=sys.stderr)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.config.settings import Config
+from holdfast.model.documents import JsonObject
 from holdfast.model.errors import ConfigInvalid
 from holdfast.model.secrets import Secret
 from holdfast.repository.area import Area
@@ -17,9 +18,9 @@ from holdfast.repository.keyring import KeyFile, Passphrase, Unlock
 from holdfast.repository.remembered import Remembered
 from holdfast.repository.repository import Repository, open_repository
 from holdfast.sources.kinds import CAPTURED_KINDS
-from holdfast.sources.port import FolderRefill, Source
+from holdfast.sources.port import FolderRefill, FolderTarget, Source
 from holdfast.storage.opening import open_store
-from holdfast.storage.settled import Retry, SettledStore, ignore_retry
+from holdfast.storage.settled import Retry, RetryPolicy, SettledStore, ignore_retry
 
 THREADS_MAX = 8
 KEY_FILE_BYTES_MAX = 4096
@@ -38,9 +39,11 @@ def state_folder(environment: Mapping[str, str]) -> Path:
     return Path(home) / ".local/state/holdfast" if home else Path("/var/lib/holdfast")
 
 
-def store_of(config: Config, name: str | None, on_retry: OnRetry = ignore_retry) -> SettledStore:
+def store_of(
+    config: Config, name: str | None, on_retry: OnRetry = ignore_retry, policy: RetryPolicy | None = None
+) -> SettledStore:
     """Return the store of a repository of the configuration; the caller closes it."""
-    return SettledStore(open_store(config.store_settings(name), config.environment), on_retry=on_retry)
+    return SettledStore(open_store(config.store_settings(name), config.environment), policy, on_retry)
 
 
 def unlocks_of(config: Config) -> list[Unlock]:
@@ -101,6 +104,20 @@ def refill_of(kind: str) -> FolderRefill:
     from holdfast.sources.postgres.refill import PostgresFolderRefill
 
     return PostgresFolderRefill()
+
+
+def places_of(kind: str, target: FolderTarget, details: JsonObject) -> tuple[tuple[str, Path], ...]:
+    """Return what of a backup goes outside the target's folder: from where it was to where it will be.
+
+    Raises ``ConfigInvalid`` for a mapping that the backup does not allow.
+    """
+    if kind not in CAPTURED_KINDS:
+        return ()
+    from holdfast.sources.postgres.details import BackupDetails
+    from holdfast.sources.postgres.refill_locations import place_tablespaces
+
+    placed = place_tablespaces(target, BackupDetails.from_document(details).tablespaces)
+    return tuple((space.old, space.new) for space in placed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,10 +189,10 @@ class Application:
             raise ConfigInvalid(
                 f"{backup} is the beginning of {len(found)} backups: {ids}", hint="Give more of the id."
             )
-        raise ConfigInvalid(
-            f"there is no backup {backup}" + (f" of {', '.join(sources)}" if sources else ""),
-            hint="`holdfast backups` lists those there are.",
-        )
+        whose = f" of {', '.join(sources)}" if sources else ""
+        if backup == "latest":
+            raise ConfigInvalid(f"there is no backup{whose} yet", hint="Make one with `holdfast backup`.")
+        raise ConfigInvalid(f"there is no backup {backup}{whose}", hint="`holdfast backups` lists those there are.")
 
     def ls(self, backup: str, path: str = "", sources: Sequence[str] = ()) -> tuple[BackupSummary, list[EntryView]]:
         """Return a backup and its entries below ``path`` (all for the empty one), in the order of the capture."""
@@ -259,18 +259,29 @@ class Application:
 
     def plan_restore(
         self,
-        source: str,
+        source: str | None = None,
         backup: str = "latest",
         into: Path | None = None,
         locations: Sequence[tuple[str, Path]] = (),
         delta: bool = False,
     ) -> RestorePlan:
-        """Decide what a restore into a folder will do; nothing is written. ``into`` None names a dated folder here."""
+        """Decide what a restore into a folder will do; nothing is written.
+
+        ``source`` None finds the backup among all sources, ``into`` None names a dated folder here. Raises
+        ``ConfigInvalid`` for a target that is not empty (unless ``delta``) or cannot be one, ``Conflict`` for a folder
+        that a server runs on.
+        """
         with self._open() as opened:
-            area, record, history = self._find(opened, backup, [source])
+            area, record, history = self._find(opened, backup, [source] if source is not None else [])
             summary = self._summary(record, history.state)
-        target = into or Path.cwd() / f"{area.source}_restored_{datetime.now(UTC):%Y%m%dt%H%M%S}"
-        return RestorePlan(source, summary, target.absolute(), delta, tuple(locations))
+        folder = into or Path.cwd() / f"{area.source}_restored_{datetime.now(UTC):%Y%m%dt%H%M%S}"
+        target = FolderTarget(folder.absolute(), tuple(locations))
+        bootstrap.refill_of(record.kind).refuse_target(target)
+        places = bootstrap.places_of(record.kind, target, record.details)
+        if not delta:
+            for place in (target.folder, *(new for _, new in places)):
+                refuse_occupied(place)
+        return RestorePlan(area.source, summary, target.folder, delta, target.locations, places)
 
     def restore(self, plan: RestorePlan) -> RestoreOutcome:
         """Carry out a plan. An unfinished target does not start; run it again with ``delta`` to finish it."""
@@ -298,6 +309,25 @@ class Application:
             done.removed,
             time.monotonic() - begun,
             done.notes,
+        )
+
+
+def refuse_occupied(place: Path) -> None:
+    """Raise ``ConfigInvalid`` where a folder to restore into holds anything or cannot be looked into."""
+    try:
+        occupied = any(item.name != "lost+found" for item in place.iterdir())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigInvalid(
+            f"{place} cannot be restored into: {(error.strerror or str(error)).lower()}",
+            hint="Name a folder that is empty or does not exist yet, and that this user may write to.",
+        ) from error
+    if occupied:
+        raise ConfigInvalid(
+            f"{place} is not empty",
+            hint="Restore into an empty or new folder, or bring an earlier or damaged copy up to the backup with "
+            "--delta, which rewrites what differs and removes what does not belong.",
         )
 
 

@@ -45,13 +45,14 @@ class BackupOutcome:
 
 @dataclass(frozen=True, slots=True)
 class RestorePlan:
-    """What a restore will do, before it does it."""
+    """What a restore will do, before it does it. ``places``: where tablespaces go, from where they were to where."""
 
     source: str
     backup: BackupSummary
     target: Path
     delta: bool
     locations: tuple[tuple[str, Path], ...]
+    places: tuple[tuple[str, Path], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +103,33 @@ class SlotView:
 
 
 @dataclass(frozen=True, slots=True)
+class RepositoryView:
+    """A repository after ``init``: its name in the configuration, its address, its id, whether it was made now."""
+
+    name: str
+    url: str
+    id: str
+    made: bool
+
+
+@dataclass(frozen=True, slots=True)
 class InitOutcome:
-    """What ``init`` did, and the recovery kit's text."""
+    """What ``init`` did, and the recovery kit's text. ``key_file`` is the one that was generated, if any."""
 
     config_path: Path
     config_written: bool
-    repositories: tuple[tuple[str, str, bool], ...]
+    repositories: tuple[RepositoryView, ...]
+    key_file: Path | None
     notices: tuple[str, ...]
     kit: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOutcome:
+    """What a change of key slots did. ``failures`` are the other copies that could not be brought along."""
+
+    slots: tuple[str, ...]
+    epoch: int
+    left_behind: tuple[str, ...]
+    notices: tuple[str, ...]
+    failures: tuple[tuple[str, HoldfastError], ...]

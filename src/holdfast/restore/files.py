@@ -11,7 +11,7 @@ from pathlib import Path
 
 from holdfast.model.errors import HoldfastError, Interrupted, OutOfSpace, SourceFailed
 from holdfast.model.events import OnProgress, Progress
-from holdfast.repository.format.keys import AreaKeys
+from holdfast.repository.area import Area
 from holdfast.repository.format.lists import ContentRef
 from holdfast.repository.reading import ChunkReader, PackRange, Wanted, plan_ranges, resolve
 
@@ -56,13 +56,13 @@ class FileWriter:
     def __init__(
         self,
         reader: ChunkReader,
-        keys: AreaKeys,
+        area: Area,
         executor: Executor,
         on_progress: OnProgress,
         stop_requested: Callable[[], bool],
     ) -> None:
         self._reader = reader
-        self._keys = keys
+        self._area = area
         self._executor = executor
         self._on_progress = on_progress
         self._stop_requested = stop_requested
@@ -107,7 +107,7 @@ class FileWriter:
         def is_right(item: Wanted) -> bool:
             place = places[item.place]
             held = os.pread(opened[place.file], item.ref.length, place.offset)
-            return len(held) == item.ref.length and self._keys.chunk_id(held, data=True) == item.ref.id
+            return len(held) == item.ref.length and self._area.keys.chunk_id(held, data=True) == item.ref.id
 
         right = list(self._executor.map(is_right, wanted, chunksize=1))
         kept = sum(item.ref.length for item, fine in zip(wanted, right, strict=True) if fine)

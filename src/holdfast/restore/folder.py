@@ -84,7 +84,7 @@ def restore_folder(
         return _execute(
             plan,
             entries,
-            FileWriter(reader, area.keys, hands.executor, hands.on_progress, hands.stop_requested),
+            FileWriter(reader, area, hands.executor, hands.on_progress, hands.stop_requested),
             order,
             hands,
         )

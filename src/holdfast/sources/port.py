@@ -118,6 +118,9 @@ class Identity:
     kind: str
     facts: tuple[tuple[str, str], ...]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "facts", tuple(sorted(self.facts)))
+
 
 @dataclass(frozen=True, slots=True)
 class Probe:

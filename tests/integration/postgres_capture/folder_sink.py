@@ -58,6 +58,7 @@ class FolderSink:
         self.open_streams = 0
         self.drained = False
         self._on_bytes = on_bytes
+        self._open_file: BinaryIO | None = None
         self._pool = ThreadPoolExecutor(2)
         self._inspections: list[Future[None]] = []
 
@@ -84,7 +85,14 @@ class FolderSink:
         self.open_streams += 1
         path = self.folder / entry.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        return FolderStream(self, path.open("xb"), inspect)
+        self._open_file = path.open("xb")
+        return FolderStream(self, self._open_file, inspect)
+
+    def abandon(self) -> None:
+        """Let go of everything after a capture that failed."""
+        self._pool.shutdown(cancel_futures=True)
+        if self._open_file is not None:
+            self._open_file.close()
 
     def drain(self) -> None:
         assert self.open_streams == 0

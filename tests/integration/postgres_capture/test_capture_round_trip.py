@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-import time
 from pathlib import Path
 
 import psycopg
@@ -16,13 +15,16 @@ from tests.integration.postgres_capture.servers import (
     capture,
     execute,
     prepare_start,
+    replace_hba,
     run_program,
     settings_of,
+    start_standby,
     value,
 )
 from tests.servers import PostgresServers, quick_settings
 
 from holdfast.model.documents import JsonObject
+from holdfast.model.errors import SourceFailed
 from holdfast.sandbox import PostgresSettings, ThrowawayPostgres
 from holdfast.sandbox.account import server_account
 from holdfast.sandbox.folders import hand_over, make_private_folder
@@ -32,7 +34,8 @@ from holdfast.sources.postgres.details import BackupDetails, parse_lsn
 from holdfast.sources.postgres.server_settings import FOLDER
 
 OLDEST_AND_NEWEST = pytest.mark.parametrize("postgres_major", [15, 18], indirect=True)
-ODD_DATABASES = ("with space", 'quo"te', "a=b[c]#?", "back\\slash", "їжак")
+ODD_DATABASES = ('with "space"', "a=b[c]#?\\їжак")
+PAUSE_SECONDS = 0.02
 
 
 def tablespace_folder(servers: PostgresServers) -> Path:
@@ -108,6 +111,7 @@ class WriteLoad:
                 while not self._stop.is_set():
                     for statement in statements:
                         connection.execute(statement.encode())
+                    self._stop.wait(PAUSE_SECONDS)
         except psycopg.Error as error:
             self.problems.append(error)
 
@@ -193,18 +197,31 @@ def test_the_capture_tells_what_a_restore_needs(
     assert all(entry.modified_at is not None for entry in sink.entries if entry.type is EntryType.FOLDER)
 
 
-@OLDEST_AND_NEWEST
-def test_a_tablespace_inside_the_data_folder_is_taken_along(
-    postgres_server: ThrowawayPostgres, postgres_major: int, server_folder: Path, new_postgres: StartPostgres
-) -> None:
-    with psycopg.connect(postgres_server.connection_string(), autocommit=True) as connection:
+def make_tablespace_inside(server: ThrowawayPostgres) -> None:
+    with psycopg.connect(server.connection_string(), autocommit=True) as connection:
         connection.execute("SET allow_in_place_tablespaces = on")
         connection.execute("CREATE TABLESPACE inside LOCATION ''")
         connection.execute("CREATE TABLE kept TABLESPACE inside AS SELECT n FROM generate_series(1, 3000) n")
-    taken = capture(postgres_server, server_folder)
 
-    copy = start_captured(taken, server_folder, new_postgres, postgres_major)
 
+@OLDEST_AND_NEWEST
+@pytest.mark.parametrize("sql_line", ["host all postgres 127.0.0.1/32 trust", "host all postgres 127.0.0.1/32 reject"])
+def test_a_tablespace_inside_the_data_folder_is_refused_with_and_without_sql(
+    postgres_server: ThrowawayPostgres, server_folder: Path, sql_line: str
+) -> None:
+    make_tablespace_inside(postgres_server)
+    replace_hba(postgres_server, sql_line, "host replication all 127.0.0.1/32 trust")
+    with pytest.raises(SourceFailed, match="inside the data folder"):
+        capture(postgres_server, server_folder)
+
+
+@pytest.mark.parametrize("postgres_major", [18], indirect=True)
+def test_a_tablespace_inside_the_data_folder_is_taken_where_the_server_is_set_to_have_them(
+    postgres_server: ThrowawayPostgres, postgres_major: int, server_folder: Path, new_postgres: StartPostgres
+) -> None:
+    execute(postgres_server, "ALTER SYSTEM SET allow_in_place_tablespaces = on", "SELECT pg_reload_conf()")
+    make_tablespace_inside(postgres_server)
+    copy = start_captured(capture(postgres_server, server_folder), server_folder, new_postgres, postgres_major)
     assert value(copy, "SELECT count(*) FROM kept") == 3000
 
 
@@ -228,26 +245,6 @@ def test_a_standby_gives_a_backup_that_starts(
     copy = start_captured(taken, copy_folder, new_postgres, postgres_major)
     assert copy.data_folder == data_folder
     assert value(copy, "SELECT count(*) FROM quiet") == 1000
-
-
-def start_standby(
-    primary: ThrowawayPostgres, servers: PostgresServers, major: int, start: StartPostgres
-) -> ThrowawayPostgres:
-    folder = servers.new_folder("standby")
-    taken = capture(primary, folder)
-    data = taken.sink.make_data_folder(folder)
-    (data / "standby.signal").touch()
-    with (data / "postgresql.auto.conf").open("a") as conf:
-        conf.write(f"primary_conninfo = '{primary.connection_string().replace(chr(39), chr(39) * 2)}'\n")
-    settings = PostgresSettings(parameters=quick_settings().parameters, standby=True)
-    standby = start(major, settings, data_folder=data)
-    execute(primary, "CHECKPOINT", "SELECT pg_switch_wal()")
-    position = value(primary, "SELECT pg_current_wal_lsn()::text")
-    deadline = time.monotonic() + 30
-    while not value(standby, f"SELECT pg_last_wal_replay_lsn() >= '{position}'"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return standby
 
 
 @OLDEST_AND_NEWEST

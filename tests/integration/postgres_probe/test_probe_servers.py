@@ -137,6 +137,20 @@ def test_the_missing_access_line_is_the_one_in_the_hint(postgres_server: Throwaw
 
 
 @OLDEST_AND_NEWEST
+def test_a_role_that_may_only_replicate_can_back_up_and_is_told_what_it_misses(
+    postgres_server: ThrowawayPostgres,
+) -> None:
+    run(postgres_server, create_role())
+    with_access(postgres_server, "host all postgres 127.0.0.1/32 trust", "host replication holdfast 127.0.0.1/32 trust")
+    run(postgres_server, "SELECT pg_reload_conf()")
+    probe = probe_postgres(address(postgres_server))
+    assert broken(probe) == []
+    assert found(probe, "connection")[0].severity is Severity.WARNING
+    assert found(probe, "checksums")[0].severity is Severity.OK
+    assert probe.identity is not None
+
+
+@OLDEST_AND_NEWEST
 def test_a_superuser_is_told_that_less_is_enough(shared_postgres: ThrowawayPostgres) -> None:
     probe = probe_postgres(address(shared_postgres, "postgres"))
     assert broken(probe) == []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_pages import PAGE_BYTES, checksum, make_page
+from tests.unit.postgres_capture.sample_pages import PAGE_BYTES, checksum, make_page
 
 from holdfast.sources.postgres.checksums import TurnedPages
 from holdfast.sources.postgres.pages import (

@@ -17,6 +17,7 @@ from holdfast.sources.postgres.checksums import PAGE_BYTES
 from holdfast.sources.postgres.connection import Session, open_replication, open_sql
 from holdfast.sources.postgres.damage import assess
 from holdfast.sources.postgres.details import BackupDetails, format_lsn
+from holdfast.sources.postgres.in_place import SETTING, InPlaceRule
 from holdfast.sources.postgres.intake import LABEL_PATH, Intake, read_label
 from holdfast.sources.postgres.manifest import ManifestFacts
 from holdfast.sources.postgres.server import (
@@ -111,15 +112,17 @@ class PostgresSource:
         require_supported(session.server_version)
         server = read_server(session)
         require_same_system(self._name, request.expected, server.identity)
+        in_place = InPlaceRule(server, session.show(SETTING) == "on")
         with _sql_if_allowed(self._settings) as sql:
             asked = sql or (session if session.may_query else None)
+            in_place.check_server(asked)
             configuration = read_server_settings(session, asked)
         reserved_lsn = reserve_log(session, f"holdfast_{self._token()}")
         for entry, content in configuration.files:
             stream = sink.open(entry)
             stream.write(content)
             stream.close()
-        intake = Intake(sink, server, reserved_lsn)
+        intake = Intake(sink, server, reserved_lsn, in_place)
         end = run_base_backup(session, self._settings, f"holdfast {self._name}", intake)
         manifest = intake.finish()
         proof.require_unchanged(server, read_server(session))

@@ -11,6 +11,7 @@ from holdfast.sources.postgres.archive import ArchiveReader, Mark, Member
 from holdfast.sources.postgres.basebackup import BackupStart
 from holdfast.sources.postgres.checksums import PAGE_BYTES
 from holdfast.sources.postgres.details import format_lsn
+from holdfast.sources.postgres.in_place import InPlaceRule
 from holdfast.sources.postgres.manifest import ManifestFacts, ManifestReader
 from holdfast.sources.postgres.pages import PageScanner, relation_segment
 from holdfast.sources.postgres.server import ServerFacts
@@ -44,7 +45,8 @@ class Intake:
     label and the control file, and the header of each WAL segment; ``unlogged`` how many relations come back empty.
     """
 
-    def __init__(self, sink: StreamSink, server: ServerFacts, reserved_lsn: int) -> None:
+    def __init__(self, sink: StreamSink, server: ServerFacts, reserved_lsn: int, in_place: InPlaceRule) -> None:
+        self._in_place = in_place
         self._sink = sink
         self._reserved_lsn = reserved_lsn
         self._server = server
@@ -80,6 +82,7 @@ class Intake:
                 f"the log is held back from {format_lsn(self._reserved_lsn)} only, after the backup's start",
                 hint="Run the backup again.",
             )
+        self._in_place.check_listed(start.tablespaces)
         if self._server.block_size == PAGE_BYTES:
             self._scanner = PageScanner(
                 start.lsn,
@@ -137,6 +140,7 @@ class Intake:
         path = self._prefix + member.path
         if path in self.sizes or path in self.wal_sizes or path in self._folders:
             raise SourceFailed(f"base backup: {path!r} was sent twice", hint="Run the backup again.")
+        self._in_place.check_member(path, member.type)
         layout, inspect = self._treatment(path, member)
         entry = Entry(path, member.type, member.mode, member.modified_at, member.link_target, layout)
         if member.type is EntryType.FILE:

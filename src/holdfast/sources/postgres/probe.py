@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from holdfast.model.errors import ConfigInvalid, Denied, HoldfastError, Interrupted, SourceFailed
 from holdfast.sources.port import Finding, Identity, Probe, Severity
 from holdfast.sources.postgres.connection import Mode, Session, open_replication, open_sql
 from holdfast.sources.postgres.failures import Refusal, classify
-from holdfast.sources.postgres.probe_facts import ServerView, read_view
+from holdfast.sources.postgres.probe_facts import ServerView, narrow_view, read_view
 from holdfast.sources.postgres.probe_findings import judge, replication_finding
 from holdfast.sources.postgres.roles import ROLE_NAME, access_line, complete_role, create_role
 from holdfast.sources.postgres.server import KIND, ServerFacts, read_server
@@ -90,6 +90,8 @@ def _look_by_replication(settings: PostgresSettings, seen: _Seen) -> None:
         with open_replication(settings) as session:
             seen.server = read_server(session)
             physical = session.mode is Mode.REPLICATION
+            if seen.view is None:
+                _judge_by_replication(session, _role(settings), seen)
     except Interrupted:
         raise
     except HoldfastError as error:
@@ -101,6 +103,19 @@ def _look_by_replication(settings: PostgresSettings, seen: _Seen) -> None:
     seen.findings.append(replication_finding(role, client, encrypted=encrypted, physical=physical))
     identifier = seen.server.system_identifier
     seen.add("identity", Severity.OK, f"system {identifier}, timeline {seen.server.timeline}", "")
+
+
+def _judge_by_replication(session: Session, role: str, seen: _Seen) -> None:
+    """Without SQL a backup works all the same: judge what a WAL sender tells, and do not call the source broken."""
+    seen.findings = [
+        replace(
+            finding,
+            severity=Severity.WARNING,
+            message=f"backups work, but without SQL the rest cannot be seen: {finding.message}",
+        )
+        for finding in seen.findings
+    ]
+    seen.findings.extend(judge(narrow_view(session, role)))
 
 
 def _refusal(topic: str, error: HoldfastError, settings: PostgresSettings, seen: _Seen) -> Finding:

@@ -137,6 +137,21 @@ def read_view(session: Session, now: Callable[[], datetime]) -> ServerView | Non
     )
 
 
+def narrow_view(session: Session, role: str) -> ServerView:
+    """Return the little that a replication connection tells, where the role may not connect for SQL."""
+    return ServerView(
+        role=role,
+        superuser=False,
+        replication=True,
+        client=None,
+        local=True,
+        in_recovery=session.show("in_hot_standby") == "on",
+        database="",
+        version_num=session.server_version,
+        settings=_Asking(session).settings(),
+    )
+
+
 class _Asking:
     """Asks one question after another; one that is refused, or that this version does not know, has no answer."""
 
