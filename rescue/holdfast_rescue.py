@@ -58,7 +58,6 @@ class Trouble(Exception):
 
 
 def check(holds: bool, otherwise: str, hint: str = "read another copy of the repository", code: int = BROKEN) -> None:
-    """Stop unless it holds: with a message, what to do about it, and the exit code."""
     if not holds:
         raise Trouble(otherwise, hint, code)
 
@@ -84,8 +83,7 @@ def need(document: Document, key: str, kind: type, what: str) -> Any:
 
 
 def from_hex(text: object, length: int, what: str) -> bytes:
-    possible = re.fullmatch(f"[0-9a-f]{{{2 * length}}}", str(text))
-    check(bool(possible), f"{what} is not {length} bytes in lower-case hexadecimal")
+    check(bool(re.fullmatch(f"[0-9a-f]{{{2 * length}}}", str(text))), f"{what} is not {length} bytes in hexadecimal")
     return bytes.fromhex(str(text))
 
 
@@ -179,7 +177,7 @@ class Container:
     @staticmethod
     def of(what: str, data: bytes) -> Container:
         found = Container(what, len(data), lambda offset, length: data[offset : offset + length])
-        check(found.hash == blake3(data[:-32]).digest(), f"{what} does not have the hash it ends with: bytes have changed")
+        check(found.hash == blake3(data[:-32]).digest(), f"{what} has not the hash it ends with: bytes have changed")
         return found
 
 
@@ -308,8 +306,7 @@ class Repository:
             names[self.area_id(application, source)] = text
         named = [area for area, name in names.items() if text in (name, name.partition("/")[2])]
         found = [area for area in named if (self.folder / f"areas/{area.hex()}").is_dir()]
-        code = USAGE if found else FAILED
-        check(len(found) == 1, f"{len(found)} sources are called {text}", f"sources here: {choice}", code)
+        check(len(found) == 1, f"{len(found)} sources are {text}", f"sources: {choice}", USAGE if found else FAILED)
         return found[0]
 
 
@@ -443,20 +440,18 @@ class Area:
 
 
 def read_item(line: bytes) -> Document:
-    item = parse_json("a line of the tree", line)
-    for key in ("path", "link") if item.get("type") == "link" else ("path",):
-        if f"{key}_hex" in item:
-            coded = str(item[f"{key}_hex"])
-            item[key] = os.fsdecode(from_hex(coded, len(coded) // 2, "a path"))
-        need(item, key, str, "a line of the tree")
-    path, kind = item["path"], item.get("type")
-    refused = {"", ".", ".."} & {*path.split("/")} or "\0" in path + str(item.get("link"))
-    check(not refused, f"the tree holds a path that is refused: {path!r}")
-    known = kind in ("file", "folder", "link") and item.get("layout") in (None, "pages", "content")
-    check(known, f"{path!r} is of a type or layout that this reader does not know")
-    item["size"] = need(need(item, "ref", dict, repr(path)), "size", int, repr(path)) if kind == "file" else 0
-    mode = {"mode": 0o600 if kind == "file" else 0o700} | item
-    return item | {"mode": need(mode, "mode", int, repr(path)) & 0o777}
+    item, what = parse_json("a line of the tree", line), f"an entry of the tree ({line[:200]!r})"
+    kind, kinds = item.get("type"), ("file", "folder", "link")
+    check(kind in kinds and item.get("layout") in (None, "pages", "content"), f"{what} is of no type known here")
+    for key in ("path", "link") if kind == "link" else ("path",):
+        coded = str(item.get(f"{key}_hex", ""))
+        check(bool(coded) or not re.search("[\ud800-\udfff]", need(item, key, str, what)), f"{what} is not UTF-8")
+        item[key] = os.fsdecode(from_hex(coded, len(coded) // 2, what)) if coded else item[key]
+    refused = {"", ".", ".."} & {*item["path"].split("/")} or "\0" in item["path"] + str(item.get("link"))
+    check(not refused, f"{what} has a path that is refused")
+    size = need(need(item, "ref", dict, what), "size", int, what) if kind == "file" else 0
+    mode = need({"mode": 0o600 if kind == "file" else 0o700} | item, "mode", int, what) & 0o777
+    return item | {"size": size, "mode": mode}
 
 
 class Restore:
@@ -471,8 +466,7 @@ class Restore:
         self.postgres = (record.get("kind"), record.get("form")) == ("postgres", "physical")
         items = area.read_tree(record)
         self.linked = {i["path"] for i in items if i["type"] == "link" and self.postgres and SPACE.fullmatch(i["path"])}
-        left_out = re.compile(NOT_RESTORED if self.postgres else "(?!)")
-        self.items = [item for item in items if not left_out.fullmatch(item["path"])]
+        self.items = [i for i in items if not (self.postgres and re.fullmatch(NOT_RESTORED, i["path"]))]
 
     def place(self, path: str) -> Path:
         in_space = "/".join(path.split("/")[:2]) in self.linked
@@ -482,13 +476,14 @@ class Restore:
     def run(self) -> None:
         folders, files, links = ([i for i in self.items if i["type"] == t] for t in ("folder", "file", "link"))
         last = [item for item in files if self.postgres and item["path"] == "global/pg_control"]
-        links = [item for item in links if not self.postgres or item["path"] in self.linked]  # others are the source's own
+        links = [item for item in links if not self.postgres or item["path"] in self.linked]
         for place in (self.target, *(self.place(item["path"]) for item in folders + (links if self.postgres else []))):
             place.mkdir(parents=True, exist_ok=True)
-        self.target.chmod(0o700)
+        for folder, mode in ((self.target, 0o700), *([(self.spaces, 0o711)] if self.linked else [])):
+            folder.chmod(mode)  # its tablespaces are 0700, and may belong to the server alone
         with ThreadPoolExecutor(WORKERS) as pool:
             list(pool.map(self.write, [item for item in files if item not in last]))
-        for item in links:  # after all files: nothing is written through a link
+        for item in links:  # after all files: nothing is written through a link; other links are the source's own
             place = self.place(item["path"])
             link = self.target / item["path"] if self.postgres else place
             link.parent.mkdir(parents=True, exist_ok=True)
@@ -579,7 +574,7 @@ def bring(area: Area, record: Document, options: argparse.Namespace) -> None:
     items = area.read_tree(record)
     references = [item["ref"] for item in items if item["path"] == options.cat and item["type"] == "file"]
     if options.cat is None:
-        print(*(f"{item['type']}\t{item['size']}\t{item['path']}" for item in items), sep="\n")
+        sys.stdout.buffer.write(os.fsencode("".join(f"{i['type']}\t{i['size']}\t{i['path']}\n" for i in items)))
     check(len(references) == (options.cat is not None), f"the backup holds no file {options.cat}", "list it", FAILED)
     sys.stdout.buffer.writelines(area.stream(references[0]) if references else ())
 

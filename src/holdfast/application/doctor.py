@@ -46,7 +46,9 @@ def diagnose(config: Config, on_retry: Callable[[Retry], None] = ignore_retry) -
     Writes only below ``volatile/probe/`` of repositories that exist, and removes it again.
     """
     with ThreadPoolExecutor(PROBES_AT_ONCE_MAX, thread_name_prefix="doctor") as pool:
-        repositories = pool.map(lambda repository: _look_at_repository(config, repository, on_retry), config.repositories)
+        repositories = pool.map(
+            lambda repository: _look_at_repository(config, repository, on_retry), config.repositories
+        )
         sources = pool.map(lambda source: _look_at_source(config, source.name, source.kind), config.sources)
         looked = list(repositories)
         own = [*secret_findings(config), *objectives_findings(config), *_same_identity(config, looked)]
@@ -149,7 +151,9 @@ def _look_at_source(config: Config, name: str, kind: str) -> TopicFindings:
     subject = f"source {name}"
     if kind not in CAPTURED_KINDS:
         message = f"sources of kind {kind} are not backed up by this release"
-        return TopicFindings(subject, (Finding("kind", Severity.WARNING, message, "Protect it by other means as yet."),))
+        return TopicFindings(
+            subject, (Finding("kind", Severity.WARNING, message, "Protect it by other means as yet."),)
+        )
     try:
         probe = bootstrap.source_of(config, name).probe()
     except HoldfastError as error:

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from holdfast import bootstrap
-from holdfast.application.results import KeyOutcome, SlotView
+from holdfast.application.results import KeyOutcome, RepositoryView, SlotView
 from holdfast.application.setup import refuse_weak
 from holdfast.application.setup_files import SECRET_MODE, write_new_file
+from holdfast.application.setup_kit import recovery_kit
 from holdfast.config.settings import Config
 from holdfast.model.errors import ConfigInvalid, HoldfastError, RepositoryAbsent
 from holdfast.model.secrets import Secret
@@ -51,7 +52,9 @@ class Keys:
                 content = known.get(slot.id)
                 epochs = () if content is None else tuple(sorted(content.roots or content.area_epochs))
                 label = content.label if content is not None else None
-                view = SlotView(slot.id.hex(), slot.kind, slot.scope, slot.created_at, content is not None, label, epochs)
+                view = SlotView(
+                    slot.id.hex(), slot.kind, slot.scope, slot.created_at, content is not None, label, epochs
+                )
                 found.append(view)
         return sorted(found, key=lambda slot: slot.created_at)
 
@@ -94,6 +97,12 @@ class Keys:
             failures = self._on_copies(follow)
             fresh = tuple(slot.id.hex() for slot in reopened.slots if slot.id not in old)
             return KeyOutcome(fresh, epoch, tuple(slot_id.hex() for slot_id in behind), (), failures)
+
+    def kit(self, key_file: Path) -> str:
+        """Return the recovery kit for a key file: where things are, and how to use it. Holds no secret."""
+        with self._opened(None) as opened:
+            views = [RepositoryView(each.name, each.url, opened.id.hex(), False) for each in self.config.repositories]
+        return recovery_kit(self.config, views, key_file=key_file)
 
     def _add(self, unlock: Unlock, label: str, source: str | None) -> KeyOutcome:
         only = None

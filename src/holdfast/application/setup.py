@@ -86,10 +86,7 @@ def set_up(
     home, ``Conflict`` where two repositories of one configuration are not the same.
     """
     text = render_config(order.answers) if order.answers is not None else None
-    if text is None:
-        config = load_config(order.path, environment)
-    else:
-        config = config_from_text(text, order.path, environment)
+    config = load_config(order.path, environment) if text is None else config_from_text(text, order.path, environment)
     label = order.label or f"init on {socket.gethostname()}"
     work = _Work(config, _keys_of(config, order.passphrase), label, on_retry)
     repositories = _make_repositories(work)
@@ -102,7 +99,7 @@ def set_up(
         repositories=repositories,
         key_file=work.keys.fresh_path,
         notices=(),
-        kit=recovery_kit(config, repositories, fresh.secret if fresh is not None else None),
+        kit=recovery_kit(config, repositories, generated=fresh.secret if fresh is not None else None),
     )
 
 

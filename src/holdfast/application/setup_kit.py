@@ -14,8 +14,17 @@ RESCUE_COMMAND = "python rescue/holdfast_rescue.py REPOSITORY_FOLDER SOURCE BACK
 RESCUE_PACKAGES = "zstandard blake3 cryptography"
 
 
-def recovery_kit(config: Config, repositories: Sequence[RepositoryView], generated: Secret | None) -> str:
-    """Return the kit's text. It holds no secret but a key that was generated just now, of which it is a copy."""
+def recovery_kit(
+    config: Config,
+    repositories: Sequence[RepositoryView],
+    *,
+    generated: Secret | None = None,
+    key_file: Path | None = None,
+) -> str:
+    """Return the kit's text. It holds no secret but a key that was generated just now, of which it is a copy.
+
+    ``key_file`` is one that the configuration does not name, and that the kit goes with.
+    """
     ids = list(dict.fromkeys(repository.id for repository in repositories))
     lines = [
         f"RECOVERY KIT of {config.application}",
@@ -25,7 +34,7 @@ def recovery_kit(config: Config, repositories: Sequence[RepositoryView], generat
         *(f"  {repository.name:<12} {repository.url}" for repository in repositories),
         "",
         "What opens it (without it nothing can ever be restored, by anyone):",
-        *(f"  {line}" for line in key_lines(config, generated)),
+        *(f"  {line}" for line in _key_lines(config, generated, key_file)),
         "",
         f"With holdfast, and the configuration {config.path}:",
         "  holdfast backups",
@@ -35,20 +44,22 @@ def recovery_kit(config: Config, repositories: Sequence[RepositoryView], generat
         "Without holdfast (docs/format.md describes every byte):",
         *_fetch_lines(repositories),
         f"  python -m pip install {RESCUE_PACKAGES}",
-        f"  {_secret_assignment(config)} {RESCUE_COMMAND}",
+        f"  {_secret_assignment(config, key_file)} {RESCUE_COMMAND}",
     ]
     return "\n".join(lines)
 
 
-def key_lines(config: Config, generated: Secret | None = None) -> list[str]:
+def _key_lines(config: Config, generated: Secret | None, key_file: Path | None) -> list[str]:
     """Return what opens the repositories, in words; a secret only where it was generated just now."""
+    if key_file is not None:
+        return [f"the key file {key_file} (copy it away; the configuration does not name it)"]
     lines = []
     reference = config.sections.keys.passphrase
     if reference is not None:
         lines.append(f"the passphrase, which this configuration takes from {reference} (write it down)")
-    key_file = config.key_file()
-    if key_file is not None:
-        lines.append(f"the key file {key_file}" + (" (copy it away, or write this line down):" if generated else ""))
+    named = config.key_file()
+    if named is not None:
+        lines.append(f"the key file {named}" + (", whose one line is a copy as good:" if generated else ""))
         if generated is not None:
             lines.append(f"  {generated.reveal().strip()}")
     return lines
@@ -69,7 +80,9 @@ def _fetch_lines(repositories: Sequence[RepositoryView]) -> list[str]:
     return [f"  Copy all below {repositories[0].url} into REPOSITORY_FOLDER with that store's own tools."]
 
 
-def _secret_assignment(config: Config) -> str:
+def _secret_assignment(config: Config, key_file: Path | None) -> str:
+    if key_file is not None:
+        return f"HOLDFAST_KEY_FILE={key_file}"
     if config.sections.keys.passphrase is not None:
         return "HOLDFAST_PASSPHRASE=..."
     return f"HOLDFAST_KEY_FILE={config.key_file()}"

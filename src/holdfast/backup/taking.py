@@ -22,7 +22,7 @@ from holdfast.repository.format.record import DAMAGE_ROWS_MAX, BackupRecord, Dam
 from holdfast.repository.format.rules import HistoryState
 from holdfast.repository.history import History
 from holdfast.repository.index.lookup import ChunkIndex, open_index, save_index
-from holdfast.repository.leases import Lease, this_process
+from holdfast.repository.leases import PERIOD_SECONDS, Holder, Lease, this_process
 from holdfast.repository.remembered import Remembered
 from holdfast.sources.port import Captured, CaptureRequest, Identity, Source, Tier
 from holdfast.version import __version__
@@ -32,7 +32,7 @@ CLOCK_OFFSET_SECONDS_MAX = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a run is given: threads, what is remembered, time, and whom to tell."""
+    """What a run is given: threads, what is remembered, time, whom to tell, and how its lease is held."""
 
     executor: Executor
     remembered: Remembered
@@ -40,6 +40,8 @@ class Surroundings:
     on_progress: OnProgress
     stop_requested: Callable[[], bool]
     on_lost_record: Callable[[HoldfastError], None]
+    holder_of: Callable[[RunId], Holder] = this_process
+    lease_period_seconds: float = PERIOD_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def take_backup(area: Area, source: Source, order: BackupOrder, around: Surround
 
 
 def _take(area: Area, source: Source, order: BackupOrder, around: Surroundings, run: RunId) -> BackupTaken:
-    lease = Lease(area, order.lane, this_process(run))
+    lease = Lease(area, order.lane, around.holder_of(run), around.lease_period_seconds)
     lease.acquire(wait=order.wait, stop=around.stop_requested)
     with lease:
         offset = _store_offset(area, order.lane, around)

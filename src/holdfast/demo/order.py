@@ -28,7 +28,7 @@ class DemoOrder:
     removed again, with credentials from ``environment``. ``keep`` leaves folder and repository, never a server.
     """
 
-    scale: int = 32
+    scale: int = 30
     keep: bool = False
     folder: Path | None = None
     repository: RepositoryAnswer | None = None
@@ -37,7 +37,8 @@ class DemoOrder:
     def __post_init__(self) -> None:
         if not 1 <= self.scale <= SCALE_MAX:
             raise ConfigInvalid(
-                f"a scale of {self.scale} is out of range", hint=f"Choose one from 1 to {SCALE_MAX}; 32 is about 600 MB."
+                f"a scale of {self.scale} is out of range",
+                hint=f"Choose one from 1 to {SCALE_MAX}; 30 is about 540 MB.",
             )
 
     @property

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
+from typing import IO
 
-from holdfast.demo.programs import PROGRAM_SECONDS_MAX, SAID_CHARACTERS_MAX
+from holdfast.demo.programs import run_to_end
 from holdfast.demo.vault import REPOSITORY_NAME, SOURCE, Vault
-from holdfast.model.errors import SourceFailed
 
 READER = Path("rescue") / "holdfast_rescue.py"
 
@@ -22,28 +21,19 @@ def find_reader() -> Path | None:
 
 
 def restore_with_reader(reader: Path, vault: Vault, backup: str, target: Path) -> None:
-    """Restore a backup of a folder repository into a new folder. Raises ``SourceFailed`` with the reader's words.
-
-    The passphrase goes by the environment, which is the reader's interface; this one is worth nothing to anybody.
-    """
+    """Restore a backup of a folder repository into a new folder. Raises ``SourceFailed`` with the reader's words."""
     arguments = [str(vault.folder / REPOSITORY_NAME), SOURCE, backup, str(target)]
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
+    # The environment is the reader's own interface; this passphrase opens nothing that outlives the demo.
+    environment = {"PATH": os.defpath, "HOLDFAST_PASSPHRASE": vault.passphrase.reveal()}
+
+    def start(output: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             [sys.executable, "-I", str(reader), *arguments],
-            env={"PATH": os.defpath, "HOLDFAST_PASSPHRASE": vault.passphrase.reveal()},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        try:
-            code = process.wait(PROGRAM_SECONDS_MAX)
-        except subprocess.TimeoutExpired as error:
-            raise SourceFailed(f"{READER.name} did not end within {PROGRAM_SECONDS_MAX:.0f} s") from error
-        finally:
-            process.kill()
-            process.wait()
-        output.seek(0)
-        said = output.read().decode("utf-8", "replace").strip()[-SAID_CHARACTERS_MAX:]
-    if code != 0:
-        raise SourceFailed(f"{READER.name} ended with {code}:\n{said}", hint="Its last lines tell the cause.")
+
+    run_to_end(READER.name, start)

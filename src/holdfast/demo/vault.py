@@ -71,7 +71,7 @@ def copy_vault(vault: Vault, server: ThrowawayPostgres, folder: Path) -> Vault:
     """Copy the repository, object by object, into a folder repository of its own; what can be remade stays behind."""
     folder.mkdir(mode=0o700)
     for name in (PASSPHRASE_NAME, PASSWORD_NAME):
-        _write_private(folder / name, (vault.folder / name).read_text())
+        _write_private(folder / name, (vault.folder / name).read_text().strip())
     here = RepositoryAnswer("primary", (folder / REPOSITORY_NAME).as_uri())
     copy = replace(vault, folder=folder, config_path=folder / CONFIG_NAME, repository=here)
     _write_config(copy, server)

@@ -10,7 +10,7 @@ from datetime import datetime
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from holdfast.model.documents import JsonObject, encode_document, format_time
-from holdfast.model.errors import IntegrityBroken, NotFound
+from holdfast.model.errors import IntegrityBroken, KeyInvalid, NotFound
 from holdfast.repository.format import names
 from holdfast.repository.format.container import (
     HEADER,
@@ -209,6 +209,6 @@ def read_catalog(area: Area) -> CatalogEntry | None:
             data = area.fetch(what, ObjectType.CATALOG, info.name)
             document = json.loads(area.open(what, area.claim(ObjectType.CATALOG), data)[0])
             return CatalogEntry(str(document["application"]), str(document["source"]), str(document["kind"]))
-        except (IntegrityBroken, NotFound, ValueError, KeyError):
+        except (IntegrityBroken, KeyInvalid, NotFound, ValueError, KeyError):
             continue  # garbage beside the sound one costs a look
     return None

@@ -26,6 +26,7 @@ from holdfast.repository.format.rules import HistoryState
 from holdfast.repository.remembered import Remembered
 
 APPEND_TRIES_MAX = 1000
+READ_TRIES_MAX = 5
 Decide = Callable[[HistoryState], HistoryEntry]
 
 
@@ -99,14 +100,25 @@ def read_history(area: Area, executor: Executor, remembered: Remembered | None) 
 
     What this host has seen is compared first and then moved on.
     """
-    entries = list(executor.map(lambda number: read_entry(area, number), list_numbers(area)))
-    history = understand(entries)
+    history = understand(_read_entries(area, executor))
     refuse_broken(area, history)
     if remembered is not None:
         rules.refuse_rollback(area.title, remembered.seen(area), history.head, history.hash_of)
         if history.head:
             remembered.remember(area, history.head, history.head_hash)
     return history
+
+
+def _read_entries(area: Area, executor: Executor) -> list[tuple[HistoryEntry, bytes]]:
+    tries = 0
+    while True:
+        try:
+            return list(executor.map(lambda number: read_entry(area, number), list_numbers(area)))
+        except NotFound:
+            # Removed since the listing, below a checkpoint that came meanwhile: the next listing shows it.
+            tries += 1
+            if tries >= READ_TRIES_MAX:
+                raise
 
 
 def refuse_broken(area: Area, history: History) -> None:
@@ -138,7 +150,7 @@ def append(area: Area, history: History, decide: Decide, remembered: Remembered 
             history = _read_on(area, history)
             continue
         history = understand([*history.entries, (replace(entry, epoch=area.keys.current_epoch), digest)])
-        _refuse_lost(area, entry)
+        _refuse_lost(area, entry, digest)
         if remembered is not None:
             remembered.remember(area, entry.number, digest)
         return history
@@ -148,13 +160,15 @@ def append(area: Area, history: History, decide: Decide, remembered: Remembered 
     )
 
 
-def _refuse_lost(area: Area, entry: HistoryEntry) -> None:
+def _refuse_lost(area: Area, entry: HistoryEntry, digest: bytes) -> None:
     """Rule 1, after the put: a writer that slept may have taken a number that was freed below a checkpoint."""
-    above = [number for number in list_numbers(area) if number > entry.number]
-    if not above or entry.kind is not EntryKind.BACKUP:
+    if all(number <= entry.number for number in list_numbers(area)):
         return
-    state = rules.meaning_of(read_entry(area, number)[0] for number in above)
-    if rules.is_lost(entry.number, entry.backups[0], state):
+    try:
+        following = read_entry(area, entry.number + 1)[0]
+    except NotFound:
+        following = None
+    if rules.is_lost(digest, following):
         raise Conflict(
             f"entry {entry.number} of {area.title} was put behind a checkpoint that does not know it",
             hint="This run slept for long while others went on. Run the command again.",

@@ -186,7 +186,7 @@ def clear_document(what: str, data: Data) -> JsonObject:
     """Return the clear part of an object as a document; nothing of it is proved yet."""
     try:
         document = json.loads(parse_header(what, data).clear or b"{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise broken(what, "its clear part is not JSON") from error
     if not isinstance(document, dict):
         raise broken(what, "its clear part is no document")

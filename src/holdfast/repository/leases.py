@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from holdfast.model.documents import JsonObject, encode_document, format_time
-from holdfast.model.errors import HoldfastError, IntegrityBroken, Interrupted, LeaseHeld, NotFound
+from holdfast.model.errors import HoldfastError, IntegrityBroken, Interrupted, KeyInvalid, LeaseHeld, NotFound
 from holdfast.repository.area import Area
 from holdfast.repository.format import names
 from holdfast.repository.format.container import ObjectType
@@ -90,7 +90,7 @@ class Lease:
 
     def _look(self) -> LeaseView | None:
         try:
-            data = self._area.store.get(self._name)
+            data = self._area.fetch(f"the lease {self._lane}", ObjectType.LEASE, self._name)
             claim = self._area.claim(ObjectType.LEASE, self._lane.encode())
             document = json.loads(self._area.open(f"the lease {self._lane}", claim, data)[0])
             holder = Holder(
@@ -103,7 +103,7 @@ class Lease:
             return LeaseView(holder, document["state"] == "held", bytes(data[-32:]))
         except NotFound:
             return None
-        except (IntegrityBroken, ValueError, KeyError):
+        except (IntegrityBroken, KeyInvalid, ValueError, KeyError, TypeError):
             return None  # nobody's lease: it is only politeness, and will be replaced
 
     def _put(self, state: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,6 @@ class Remembered:
             return
         path = self._path(area)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        staging = path.with_name(f"{path.name}.{os.getpid()}")
+        staging = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}")
         staging.write_bytes(encode_document({"number": number, "hash": digest.hex(), "store": area.store.url}))
         staging.replace(path)

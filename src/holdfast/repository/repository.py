@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 
 from holdfast.model.documents import JsonObject, encode_document, format_time
 from holdfast.model.errors import Conflict, IntegrityBroken, KeyInvalid, NotFound, RepositoryAbsent
@@ -91,15 +92,34 @@ def create_repository(store: Store, unlock: Unlock, label: str, now: datetime) -
         pass
     repository, root = RepositoryId(os.urandom(16)), os.urandom(KEY_BYTES)
     put_slot(store, repository, unlock, SlotContent(label, {1: root}), now)
+    try:
+        _put_store_object(store, repository, root, now)
+    except Conflict:
+        # Another init was here first and may be dead by now: what it began is brought to its end.
+        repository, root = _begun(store, unlock)
     clear: JsonObject = {"format": 1, "repository": repository.hex()}
     made = True
     try:
-        _put_store_object(store, repository, root, now)
         # The identity comes last: a repository exists when it does. Losing this race means that another init won.
         store.create(names.IDENTITY, _root_object(ObjectType.IDENTITY, repository, root, clear, now))
     except Conflict:
         made = False
     return open_repository(store, [unlock]), made
+
+
+def _begun(store: Store, unlock: Unlock) -> tuple[RepositoryId, bytes]:
+    """Return id and root of the repository a store object speaks of; raises ``Conflict`` where it is another's."""
+    there = fetch(store, "the store object", ObjectType.STORE, names.STORE)
+    repository = RepositoryId(_id_in_clear("the store object", there, "repository"))
+    opened, _ = keyring.open_slots(repository, keyring.read_slots(store), [unlock])
+    root = next((slot.content.roots[1] for slot in opened if 1 in slot.content.roots), None)
+    if root is None:
+        raise Conflict(
+            f"{store.url} holds a repository half made with another passphrase or key file",
+            hint="Run `holdfast init` with the secret it was begun with, or choose an empty place.",
+        )
+    open_whole("the store object", Claim(ObjectType.STORE, repository), lambda _: root, there)
+    return repository, root
 
 
 def _root_object(kind: ObjectType, repository: RepositoryId, root: bytes, clear: JsonObject, now: datetime) -> Data:
@@ -168,7 +188,10 @@ def list_slots(opened: Repository) -> list[SlotInfo]:
     """Return every slot that belongs to this repository."""
     found = []
     for slot_id, data, modified_at in keyring.read_slots(opened.store):
-        clear = keyring.clear_document(f"key slot {slot_id.hex()[:8]}", data)
+        try:
+            clear = keyring.clear_document(f"key slot {slot_id.hex()[:8]}", data)
+        except IntegrityBroken:
+            continue  # garbage that somebody put there is no slot of this repository
         if clear.get("repository") == opened.id.hex():
             found.append(SlotInfo(slot_id, str(clear.get("kind")), str(clear.get("scope")), len(data), modified_at))
     return found
@@ -199,8 +222,9 @@ def rotate(opened: Repository, now: datetime) -> tuple[int, tuple[SlotId, ...]]:
             hint="Rotate with a passphrase or key file that the last rotation re-wrapped.",
         )
     # Names that somebody filled with garbage are spent: the next free number serves as well.
-    taken = [int(info.name.removeprefix(names.EPOCHS)) for info in opened.store.list(names.EPOCHS)]
-    epoch, root = max([roots.current_epoch, *taken]) + 1, os.urandom(KEY_BYTES)
+    taken = {info.name for info in opened.store.list(names.EPOCHS)}
+    epoch = next(number for number in count(roots.current_epoch + 1) if names.epoch(number) not in taken)
+    root = os.urandom(KEY_BYTES)
     mine = [slot for slot in opened.slots if slot.content.area is None]
     for slot in mine:
         content = SlotContent(slot.content.label, {**roots.roots, epoch: root})

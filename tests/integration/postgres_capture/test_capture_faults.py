@@ -8,10 +8,17 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import psycopg
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from tests.conftest import StartPostgres
 from tests.integration.postgres_capture.servers import (
     capture,
@@ -26,6 +33,8 @@ from tests.servers import PostgresServers, quick_settings
 from holdfast.model.errors import Conflict, Denied, HoldfastError, Interrupted, SourceFailed, Unavailable
 from holdfast.model.secrets import Secret
 from holdfast.sandbox import PostgresSettings, ThrowawayPostgres
+from holdfast.sandbox.account import server_account
+from holdfast.sandbox.folders import hand_over
 from holdfast.sources.port import Identity
 from holdfast.sources.postgres.settings import Checkpoint, settings_from_dsn
 
@@ -33,7 +42,6 @@ OLDEST_AND_NEWEST = pytest.mark.parametrize("postgres_major", [15, 18], indirect
 NEWEST = pytest.mark.parametrize("postgres_major", [18], indirect=True)
 MIDDLE_BYTES = 5_000_000
 GONE_SECONDS_MAX = 30
-TRUST_ALL = ("host all all 127.0.0.1/32 trust", "host replication all 127.0.0.1/32 trust")
 
 
 def dsn(server: ThrowawayPostgres, user: str) -> str:
@@ -137,6 +145,49 @@ def test_the_password_file_and_the_service_file_work_as_usual(
     monkeypatch.setenv("PGPASSFILE", str(passwords))
     monkeypatch.setenv("PGSERVICEFILE", str(services))
     assert capture(postgres_server, server_folder, settings=settings_from_dsn("service=orders")).captured.damage == ()
+
+
+def make_certificate(folder: Path) -> Path:
+    """Make a certificate for 127.0.0.1, its key beside it, and return its path."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (folder / "server.key").write_bytes(private)
+    (folder / "server.key").chmod(0o600)
+    (folder / "server.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
+    hand_over(folder, server_account())
+    return folder / "server.crt"
+
+
+@OLDEST_AND_NEWEST
+def test_a_verified_tls_connection_carries_a_whole_backup(
+    postgres_major: int, server_folder: Path, postgres_servers: PostgresServers, new_postgres: StartPostgres
+) -> None:
+    certificate = make_certificate(postgres_servers.new_folder("tls"))
+    parameters = {"ssl": "on", "ssl_cert_file": str(certificate), "ssl_key_file": str(certificate.with_suffix(".key"))}
+    server = new_postgres(postgres_major, quick_settings(parameters))
+    replace_hba(server, "hostssl all,replication all 127.0.0.1/32 trust")
+    settings = settings_from_dsn(f"{dsn(server, 'postgres')} sslmode=verify-full")
+
+    taken = capture(server, server_folder, settings=replace(settings, tls_root_certificate=certificate))
+
+    assert taken.sink.paths[-1] == "backup_manifest"
+    plain = server_folder / "plain"
+    plain.mkdir()
+    with pytest.raises(Denied, match="pg_hba"):
+        capture(server, plain, settings=settings_from_dsn(f"{dsn(server, 'postgres')} sslmode=disable"))
 
 
 def test_nobody_listening_is_unavailable(server_folder: Path, postgres_servers: PostgresServers) -> None:

@@ -34,7 +34,7 @@ def compose(files: tuple[str, ...] = FILES, *, version: int = 1, checksum: str |
 
 
 def read(manifest: bytes, received: Mapping[str, int] = RECEIVED, piece_bytes: int = 7) -> ManifestFacts:
-    reader = ManifestReader(received)
+    reader = ManifestReader(dict(received))
     for start in range(0, len(manifest), piece_bytes):
         reader.feed(memoryview(manifest)[start : start + piece_bytes])
     return reader.finish()

@@ -128,7 +128,9 @@ def test_every_damaged_page_is_counted_but_few_are_named() -> None:
 
 def test_pages_from_the_future_are_kept_up_to_a_bound() -> None:
     content = make_page(0, lsn=STOP + 5) * (LATEST_MAX + 10)
-    assert scan(content)[0].counts == ((PageFault.FUTURE, LATEST_MAX),)
+    found = scan(content)[0]
+    assert found.counts == ((PageFault.FUTURE, LATEST_MAX),)
+    assert found.detail().startswith(f"at least {LATEST_MAX} pages changed after")
 
 
 def test_pieces_of_many_files_in_any_order_on_many_threads_give_the_same_findings() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdfast.interfaces.cli.failures import ended
+from holdfast.interfaces.cli.groups import PlainCommand
 from holdfast.interfaces.cli.stopping import StopRequest
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def command(app: typer.Typer, name: str, section: Section | None = None) -> Call
         run.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         run.__name__, run.__doc__ = body.__name__, body.__doc__
-        app.command(name, rich_help_panel=section)(run)
+        app.command(name, cls=PlainCommand, rich_help_panel=section)(run)
         return body
 
     return register

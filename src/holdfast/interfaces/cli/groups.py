@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+
+_PYTHON_TYPE = re.compile(r" <(?:list\[)?str\]?>")
+
+
+class PlainCommand(TyperCommand):
+    """A command whose help speaks of values, not of Python's types."""
+
+    def get_help(self, ctx: Any) -> str:
+        """Return the help's text."""
+        return _PYTHON_TYPE.sub("", super().get_help(ctx))
 
 
 class GroupedCommands(TyperGroup):

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import zstandard
 from blake3 import blake3
@@ -98,9 +99,8 @@ class Header:
         return fixed + self.clear
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """Where a frame lies in its object, and what it becomes when opened."""
+class Frame(NamedTuple):
+    """Where a frame lies in its object, and what it becomes when opened. A tuple: they are made by the million."""
 
     counter: int
     algorithm: int
@@ -334,7 +334,9 @@ def _parse_toc(what: str, toc: bytes, trailer: Trailer, start: int) -> tuple[tup
         raise broken(what, "its table of contents has another number of frames than its trailer")
     frames = []
     offset = start
-    for counter, (algorithm, _, _, plain, stored) in enumerate(TOC_ROW.iter_unpack(toc[4:rows_end])):
+    for counter, (algorithm, zero, zeros, plain, stored) in enumerate(TOC_ROW.iter_unpack(toc[4:rows_end])):
+        if zero or zeros:
+            raise broken(what, "its table of contents is impossible")
         frames.append(Frame(counter, algorithm, offset, stored, plain))
         offset += stored
     if offset != trailer.toc_offset:

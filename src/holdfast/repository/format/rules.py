@@ -67,7 +67,7 @@ def _after_checkpoint(state: HistoryState, checkpoint: Checkpoint) -> HistorySta
         held=frozenset(checkpoint.held),
         verified=frozenset(checkpoint.verified),
         identity=checkpoint.identity,
-        condemned=state.condemned | frozenset(checkpoint.condemned),
+        condemned=frozenset(checkpoint.condemned),
         checkpoint=state.head,
     )
 
@@ -125,9 +125,13 @@ def deletable(state: HistoryState, listed: Iterable[PackName]) -> tuple[PackName
     return tuple(name for name in listed if name in state.condemned)
 
 
-def is_lost(number: int, backup: BackupId, state: HistoryState) -> bool:
-    """Rule 1: whether a backup entry just put is not to be seen: a checkpoint above it was made without it."""
-    return state.checkpoint > number and (number, backup) not in state.live
+def is_lost(digest: bytes, following: HistoryEntry | None) -> bool:
+    """Rule 1: whether an entry just put, with others listed above it, was put under a number that had been freed.
+
+    ``digest`` is its object hash, ``following`` the entry right behind it, None where that is gone. What is above an
+    entry knows it only if the next one continues it.
+    """
+    return following is None or following.previous != digest
 
 
 def chain_breaks(entries: Sequence[tuple[HistoryEntry, bytes]], first: int) -> list[str]:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from holdfast.model.errors import IntegrityBroken, NotFound
+from holdfast.model.errors import IntegrityBroken, KeyInvalid, NotFound
 from holdfast.repository.area import Area
 from holdfast.repository.format import names
 from holdfast.repository.format.container import Frame, ObjectType
@@ -24,6 +24,7 @@ from holdfast.repository.index.rows import (
     Rows,
     frame_of_row,
     ids_array,
+    locations_of,
     rows_of_pack,
 )
 from holdfast.repository.index.segment import Segment
@@ -44,10 +45,10 @@ PackColumns = tuple[PackFacts, U64, U32, Rows]
 
 @dataclass(frozen=True, slots=True)
 class IndexTrouble:
-    """A cached segment that did not open, or a pack whose table is broken."""
+    """A cached segment that did not open, or a pack whose table is broken or of an epoch whose key is not at hand."""
 
     name: str
-    error: IntegrityBroken
+    error: IntegrityBroken | KeyInvalid
 
 
 class ChunkIndex:
@@ -78,10 +79,10 @@ class ChunkIndex:
         for _, segment in segments:
             if not left:
                 break
-            rows = segment.find(ids_array([ids[place] for place in left]))
-            for at, row in rows.items():
-                found[left[at]] = Location(segment.packs[int(row["pack"])], frame_of_row(row))
-            left = [place for at, place in enumerate(left) if at not in rows]
+            places, rows = segment.find(ids_array([ids[place] for place in left]))
+            for at, location in zip(places.tolist(), locations_of(segment.packs, rows), strict=True):
+                found[left[at]] = location
+            left = [place for place in left if found[place] is None]
         return found
 
     def _find_fresh(self, chunk: ChunkId) -> Location | None:
@@ -188,7 +189,7 @@ def _open_segments(index: ChunkIndex) -> None:
                 path = index.folder / info.name.rsplit("/", 1)[1]
                 _fetch(area, info.name, info.size_bytes, path)
             segment = Segment.open(path, area.claim(ObjectType.INDEX), area.keys.of_epoch)
-        except IntegrityBroken as error:
+        except (IntegrityBroken, KeyInvalid) as error:
             index.trouble.append(IndexTrouble(info.name, error))
         except (NotFound, FileNotFoundError):
             continue  # merged away by another run between the listing and now
@@ -209,7 +210,7 @@ def _read_directly(index: ChunkIndex, packs: list[PackName], executor: Executor)
     def read(name: PackName) -> PackColumns | None:
         try:
             facts, opener = index.area.read_pack_table(name, index.packs[name])
-        except IntegrityBroken as error:
+        except (IntegrityBroken, KeyInvalid) as error:
             index.trouble.append(IndexTrouble(names.pack(index.area.keys.area, name), error))
             return None
         except NotFound:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -41,9 +42,8 @@ class PackFacts:
     is_list: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Location:
-    """Where a chunk lies: its frame in a pack."""
+class Location(NamedTuple):
+    """Where a chunk lies: its frame in a pack. A tuple: they are made by the million."""
 
     pack: PackFacts
     frame: Frame
@@ -80,6 +80,14 @@ def frame_of_row(row: np.void) -> Frame:
     return Frame(
         packed & COUNTER_MASK, packed >> COUNTER_BITS, int(row["offset"]), int(row["stored"]), int(row["plain"])
     )
+
+
+def locations_of(packs: Sequence[PackFacts], rows: Rows) -> Iterator[Location]:
+    """Yield where the chunks of rows lie; ``packs`` is the pack table the rows count in."""
+    columns = (rows[name].tolist() for name in ("pack", "offset", "stored", "plain", "frame"))
+    for pack, offset, stored, plain, packed in zip(*columns, strict=True):
+        frame = Frame(packed & COUNTER_MASK, packed >> COUNTER_BITS, offset, stored, plain)
+        yield Location(packs[pack], frame)
 
 
 def encode_packs(packs: Sequence[PackFacts]) -> bytes:

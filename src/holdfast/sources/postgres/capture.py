@@ -53,7 +53,7 @@ class _Evidence:
 
     @property
     def configuration_outside(self) -> bool:
-        return "postgresql.conf" not in self.intake.sizes
+        return not self.intake.has_configuration
 
 
 class PostgresSource:

@@ -6,20 +6,21 @@ import os
 import select
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
-from psycopg import OperationalError, pq
-from psycopg.conninfo import conninfo_attempts, make_conninfo, timeout_from_conninfo
+from psycopg import Error, OperationalError, pq
+from psycopg.conninfo import conninfo_attempts, make_conninfo
 
-from holdfast.model.errors import Denied, HoldfastError, Interrupted, SourceFailed, Unavailable
+from holdfast.model.errors import ConfigInvalid, Denied, HoldfastError, Interrupted, SourceFailed, Unavailable
 from holdfast.sources.postgres.failures import Refusal, classify, clean, failed, refused
 from holdfast.sources.postgres.settings import PostgresSettings, parse_dsn
 
 Row = tuple[str | None, ...]
 
-TICK_SECONDS = 0.5
+TICK_SECONDS = 0.1
 """How often a wait looks whether a stop was requested."""
 CANCEL_SECONDS_MAX = 5.0
 """How long a cancel request, and then the server's answer to it, are waited for."""
@@ -120,7 +121,7 @@ class Session:
                 self._pgconn.send_query(encoded)
             deadline = time.monotonic() + self._settings.query_seconds_max
             while self._pgconn.flush():
-                self._wait(deadline, "sending a command", for_write=True)
+                self._wait(deadline, "sending a command", select.POLLOUT)
         except OperationalError as error:
             raise self._lost(error) from error
 
@@ -137,53 +138,55 @@ class Session:
 
     def copy_messages(self, silence_seconds_max: float) -> Iterator[memoryview]:
         """Yield every message of a running COPY OUT, as it arrives; each is good until the next is asked for."""
-        pgconn, doing = self._pgconn, "streaming"
+        pgconn = self._pgconn
+        deadline: float | None = None
         try:
             while True:
                 # Never get_copy_data(0): it would wait inside libpq, holding the interpreter's lock.
                 size, data = pgconn.get_copy_data(1)
                 if size > 0:
+                    deadline = None
                     yield data
                 elif size < 0:
                     return
                 else:
-                    self._wait(time.monotonic() + silence_seconds_max, doing)
+                    deadline = deadline or time.monotonic() + silence_seconds_max
+                    self._wait(deadline, "streaming")
                     pgconn.consume_input()
         except OperationalError as error:
             raise self._lost(error) from error
 
     def cancel(self) -> None:
         """Ask the server to cancel what runs, and take its answer within a bound. Never raises; close follows."""
-        deadline = time.monotonic() + CANCEL_SECONDS_MAX
-        try:
+        self.stop_requested = lambda: False
+        # Where any of it fails, closing the connection ends the server's side too, at its next write.
+        with suppress(Error, HoldfastError, TimeoutError):
+            deadline = time.monotonic() + CANCEL_SECONDS_MAX
             canceller = self._pgconn.cancel_conn()
             canceller.start()
             _drive(canceller.poll, lambda: canceller.socket, deadline)
             canceller.finish()
-            self.stop_requested = lambda: False
             for _ in self.copy_messages(CANCEL_SECONDS_MAX):
                 if time.monotonic() > deadline:
                     return
             while self.next_result(CANCEL_SECONDS_MAX, "cancelling") is not None and time.monotonic() < deadline:
                 continue
-        except (OperationalError, HoldfastError, TimeoutError):
-            # The connection is closed next in any case, which ends the server's side at its next write.
-            return
 
-    def _wait(self, deadline: float, doing: str, *, for_write: bool = False) -> None:
-        events = select.POLLOUT if for_write else select.POLLIN
+    def _wait(self, deadline: float, doing: str, events: int = select.POLLIN) -> None:
+        """Wait a moment for the socket; raises at the deadline, or when asked to stop.
+
+        May return without an event: under TLS what was sent may lie in libpq's buffers already, and only looking tells.
+        """
+        if self.stop_requested():
+            raise Interrupted(f"stopped while waiting for PostgreSQL ({doing})")
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise Unavailable(
+                f"PostgreSQL was silent for too long ({doing})",
+                hint="Look at the server's load, locks and network; the bounds are in the source's settings.",
+            )
         self._poll.modify(self._pgconn.socket, events)
-        while True:
-            if self.stop_requested():
-                raise Interrupted(f"stopped while waiting for PostgreSQL ({doing})")
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise Unavailable(
-                    f"PostgreSQL was silent for too long ({doing})",
-                    hint="Look at the server's load, locks and network; the bounds are in the source's settings.",
-                )
-            if self._poll.poll(min(remaining, TICK_SECONDS) * 1000):
-                return
+        self._poll.poll(min(remaining, TICK_SECONDS) * 1000)
 
     def _lost(self, error: OperationalError) -> HoldfastError:
         words = clean(str(error).encode(), secret_values(self._settings))
@@ -280,7 +283,7 @@ def _attempts(params: dict[str, str]) -> list[dict[str, str]]:
 
 def _parameters(settings: PostgresSettings, mode: Mode, database: str | None) -> dict[str, str]:
     params = _DEFAULTS | parse_dsn(settings.dsn)
-    params.setdefault("application_name", settings.application_name)
+    params.setdefault("fallback_application_name", settings.application_name)
     secrets = dict(settings.other_secrets)
     if settings.password is not None:
         secrets["password"] = settings.password
@@ -302,8 +305,13 @@ def _parameters(settings: PostgresSettings, mode: Mode, database: str | None) ->
 
 
 def _connect_seconds(params: dict[str, str], settings: PostgresSettings) -> float:
-    chosen = params.get("connect_timeout") or os.environ.get("PGCONNECT_TIMEOUT")
-    return timeout_from_conninfo(dict(params)) if chosen else settings.connect_timeout_seconds
+    chosen = params.get("connect_timeout") or os.environ.get("PGCONNECT_TIMEOUT") or "0"
+    try:
+        seconds = float(chosen)
+    except ValueError as error:
+        raise ConfigInvalid(f"connect_timeout {chosen!r} is no number", hint="Give it in seconds.") from error
+    # As libpq has it: 0 is no choice, and less than 2 seconds are 2; but no wait is without a bound here.
+    return max(seconds, 2.0) if seconds > 0 else settings.connect_timeout_seconds
 
 
 def _drive(poll: Callable[[], int], descriptor: Callable[[], int], deadline: float) -> bool:

@@ -20,6 +20,7 @@ from holdfast.sources.postgres.wal_segments import HEADER_BYTES
 MANIFEST_PATH = "backup_manifest"
 LABEL_PATH = "backup_label"
 CONTROL_PATH = "global/pg_control"
+CONFIGURATION_PATH = "postgresql.conf"
 WAL_PREFIX = "pg_wal/"
 
 KEPT_BYTES_MAX = 64 * 1024
@@ -41,8 +42,9 @@ class _OpenFile:
 class Intake:
     """The receiver of a base backup: every member becomes an entry of ``sink``, the manifest the last one.
 
-    ``sizes`` has what the manifest must list, ``wal_sizes`` the segments of the log; ``kept`` the content of the
-    label and the control file, and the header of each WAL segment; ``unlogged`` how many relations come back empty.
+    ``sizes`` has what the manifest must list (and is used up by it), ``wal_sizes`` the segments of the log; ``kept``
+    the content of the label and the control file, and the header of each WAL segment; ``unlogged`` how many relations
+    come back empty.
     """
 
     def __init__(self, sink: StreamSink, server: ServerFacts, reserved_lsn: int, in_place: InPlaceRule) -> None:
@@ -61,6 +63,7 @@ class Intake:
         self.wal_sizes: dict[str, int] = {}
         self.kept: dict[str, bytes] = {}
         self.unlogged = 0
+        self.has_configuration = False
 
     @property
     def start(self) -> BackupStart:
@@ -145,6 +148,7 @@ class Intake:
         entry = Entry(path, member.type, member.mode, member.modified_at, member.link_target, layout)
         if member.type is EntryType.FILE:
             self.unlogged += path.endswith("_init")
+            self.has_configuration |= path == CONFIGURATION_PATH
             self._file = _OpenFile(path, self._sink.open(entry, inspect), member.size_bytes, _bytes_to_keep(path))
         else:
             self._folders.add(path)

@@ -50,11 +50,12 @@ class ManifestFacts:
 class ManifestReader:
     """Feed it the manifest's bytes in order, then ``finish``. Keeps no more than one line.
 
-    ``received`` has the size of every file that the manifest must list: all but those in ``pg_wal``.
+    ``received`` has the size of every file that the manifest must list: all but the segments in ``pg_wal``. It is
+    used up, since two such lists of a million files would not be small.
     """
 
-    def __init__(self, received: Mapping[str, int]) -> None:
-        self._missing = dict(received)
+    def __init__(self, received: dict[str, int]) -> None:
+        self._missing = received
         self._line = bytearray()
         self._hash = hashlib.sha256()
         self._checksum: str | None = None

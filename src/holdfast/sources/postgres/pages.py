@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import re
 import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -65,19 +66,28 @@ class FileFindings:
 
     def detail(self) -> str:
         """Say it for people."""
-        blocks = dict(self.examples)
-        return "; ".join(
-            f"{count} {'page' if count == 1 else 'pages'} {fault.value}"
-            f" (block {', '.join(map(str, blocks[fault]))}{', ...' if count > len(blocks[fault]) else ''})"
-            for fault, count in self.counts
-        )
+        return "; ".join(self._one(fault, count) for fault, count in self.counts)
+
+    def _one(self, fault: PageFault, count: int) -> str:
+        blocks = dict(self.examples)[fault]
+        bound = "at least " if fault is PageFault.FUTURE and count == LATEST_MAX else ""
+        named = ", ".join(map(str, blocks)) + (", ..." if count > len(blocks) else "")
+        return f"{bound}{count} {'page' if count == 1 else 'pages'} {fault.value} (block {named})"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _File:
+    """One file watched; there may be a million of them."""
+
     path: str
     first_block: int
     checksums_until: int
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What was seen in one file: made only for files in which there was anything to see."""
+
     counts: dict[PageFault, int] = field(default_factory=dict)
     examples: dict[PageFault, list[int]] = field(default_factory=dict)
     latest: list[tuple[int, int]] = field(default_factory=list)
@@ -134,6 +144,7 @@ class PageScanner:
         self._verify_checksums = verify_checksums
         self._blocks_per_segment = blocks_per_segment
         self._files: list[_File] = []
+        self._notes: defaultdict[int, _Notes] = defaultdict(_Notes)
         self._lock = threading.Lock()
         self._filling = _Batch()
         self._idle: list[_Batch] = []
@@ -204,20 +215,19 @@ class PageScanner:
         with self._lock:
             for fault, flags in found.items():
                 for owner, rows in _by_owner(owners, flags):
-                    self._files[owner].add(fault, places[rows].tolist())
+                    self._notes[owner].add(fault, places[rows].tolist())
             for owner, rows in _by_owner(owners, later):
-                self._files[owner].note_latest(lsns[rows].tolist(), places[rows].tolist())
+                self._notes[owner].note_latest(lsns[rows].tolist(), places[rows].tolist())
 
     def _findings(self, stop_lsn: int) -> Iterator[FileFindings]:
-        for file in self._files:
-            future = [block for lsn, block in file.latest if lsn > stop_lsn]
+        for owner, notes in self._notes.items():
+            future = [block for lsn, block in notes.latest if lsn > stop_lsn]
             if future:
-                file.add(PageFault.FUTURE, future)
-            if file.counts:
-                counts = tuple(sorted(file.counts.items()))
-                yield FileFindings(
-                    file.path, counts, tuple((fault, tuple(file.examples[fault])) for fault, _ in counts)
-                )
+                notes.add(PageFault.FUTURE, future)
+            if notes.counts:
+                counts = tuple(sorted(notes.counts.items()))
+                examples = tuple((fault, tuple(notes.examples[fault])) for fault, _ in counts)
+                yield FileFindings(self._files[owner].path, counts, examples)
 
 
 def _by_owner(owners: NDArray[np.int64], flags: Flags) -> Iterator[tuple[int, NDArray[np.int64]]]:

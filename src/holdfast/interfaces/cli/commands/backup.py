@@ -33,7 +33,8 @@ def backup(
     call: Call,
     source: Sources = None,
     tier: Annotated[
-        Tier, typer.Option("--tier", help="full reads and compares everything; incremental looks at the last one first.")
+        Tier,
+        typer.Option("--tier", help="full reads and compares everything; incremental looks at the last one first."),
     ] = Tier.INCREMENTAL,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for another backup of the source to end.")] = False,
 ) -> int:
@@ -80,7 +81,9 @@ def _show(call: Call, outcome: BackupOutcome) -> None:
         for notice in outcome.notices:
             tell(clean(f"notice: {taken.source}: {notice}"))
     if taken.damaged:
-        tell(f"damaged: {taken.source}: {taken.damaged} places of the source itself are broken; the backup holds them so")
+        tell(
+            f"damaged: {taken.source}: {taken.damaged} places of the source itself are broken; the backup holds them so"
+        )
         for path, count, detail in outcome.damage:
             tell(clean(f"  {path}: {count}: {detail}"))
 

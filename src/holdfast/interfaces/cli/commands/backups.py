@@ -21,7 +21,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def backups(call: Call, source: Sources = None, repository: RepositoryOption = None) -> None:
-    """List backups: id, tier, time, size, what each added, verified, held, expires."""
+    """List the backups there are.
+
+    Shows id, tier, time, size, what each added to the repository, whether it is verified or held, when it expires.
+    """
     from holdfast.application.application import Application
 
     config = call.config()

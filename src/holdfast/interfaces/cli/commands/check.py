@@ -50,7 +50,10 @@ def check(
     ] = None,
     repository: RepositoryOption = None,
 ) -> int:
-    """Check that every backup can be restored in full; name those that damage touches."""
+    """Check that every backup can be restored in full.
+
+    Names the backups that damage touches, and ends with 13 where there is any.
+    """
     from holdfast.application.application import Application
 
     percent = _percent(read_data)

@@ -11,7 +11,7 @@ from holdfast.interfaces.cli.output import clean, say, say_json
 
 def add_to(app: typer.Typer) -> None:
     """Add the family of commands."""
-    group = new_group("Check the configuration file, or print its JSON Schema.")
+    group = new_group("Check the configuration file; print its JSON Schema.")
     command(group, "check")(check)
     command(group, "schema")(schema)
     app.add_typer(group, name="config", rich_help_panel=Section.SET_UP)

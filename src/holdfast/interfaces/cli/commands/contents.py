@@ -61,7 +61,7 @@ def cat(
     source: SourceOption = None,
     repository: RepositoryOption = None,
 ) -> None:
-    """Write one file of a backup to standard output, every byte verified."""
+    """Write one file of a backup to standard output."""
     from holdfast.application.application import Application
 
     backup, path = _split(place)

@@ -23,7 +23,7 @@ def demo(
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave everything there afterwards, to look at.")] = False,
 ) -> int | None:
-    """Show it: a throwaway PostgreSQL backed up, damaged, brought back, with the proof."""
+    """See a throwaway server backed up, damaged and brought back."""
     from holdfast.demo import run_demo
 
     def report(text: str) -> None:

@@ -19,7 +19,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(call: Call) -> int:
-    """Probe servers, privileges, repositories, keys, clocks and objectives; say how to mend what is wrong."""
+    """Probe everything, and say how to mend what is wrong.
+
+    Looks at servers, privileges, repositories, keys, clocks and objectives. Ends with 1 where something is broken.
+    """
     from holdfast.application.doctor import diagnose
 
     topics = diagnose(call.config(), looking(call).on_retry)

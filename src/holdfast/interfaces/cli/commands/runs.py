@@ -27,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
 
 def runs(
     call: Call,
-    run: Annotated[str | None, typer.Argument(metavar="[ID]", help="One run in full: its id, or latest.")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="ID", help="One run in full: its id, or latest.")] = None,
     source: SourceOption = None,
     repository: RepositoryOption = None,
 ) -> None:
