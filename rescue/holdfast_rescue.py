@@ -342,7 +342,6 @@ class Area:
                 self.records.append(self.read_record(from_hex(backup, 16, "the id of a backup"), entry))
             except Trouble as error:
                 self.problems.append(str(error))
-        self.records.sort(key=lambda record: str(record["ended_at"]))
 
     def read_history(self) -> dict[int, Document]:
         entries, repository = dict[int, Document](), self.repository

@@ -28,7 +28,7 @@ from holdfast.model.errors import ConfigInvalid, HoldfastError
 from holdfast.model.events import Progress
 from holdfast.repository import history as histories
 from holdfast.repository.area import Area
-from holdfast.repository.checking import AreaReport, check_area
+from holdfast.repository.checking import AreaReport, check_area, check_keys
 from holdfast.repository.format.record import BackupRecord
 from holdfast.repository.format.rules import HistoryState
 from holdfast.repository.history import History
@@ -240,7 +240,10 @@ class Application:
         return sorted(found, key=lambda document: str(document["started_at"]))
 
     def check(self, read_percent: float | None = None, sources: Sequence[str] = ()) -> list[AreaReport]:
-        """Check the areas of the sources named, or of all; what is broken is in the reports."""
+        """Check the areas of the sources named, or of all; what is broken is in the reports.
+
+        Keys and identity are looked at too, and have a report where something is wrong with them.
+        """
         with self._open() as opened:
             reports = []
             for name in self._names(sources):
@@ -253,7 +256,8 @@ class Application:
                         read_percent,
                     )
                 )
-        return reports
+            keys = check_keys(opened.repository.store)
+        return [*reports, keys] if keys.findings else reports
 
     # Restore
 

@@ -46,11 +46,8 @@ def diagnose(config: Config, on_retry: Callable[[Retry], None] = ignore_retry) -
     Writes only below ``volatile/probe/`` of repositories that exist, and removes it again.
     """
     with ThreadPoolExecutor(PROBES_AT_ONCE_MAX, thread_name_prefix="doctor") as pool:
-        repositories = pool.map(
-            lambda repository: _look_at_repository(config, repository, on_retry), config.repositories
-        )
         sources = pool.map(lambda source: _look_at_source(config, source.name, source.kind), config.sources)
-        looked = list(repositories)
+        looked = [_look_at_repository(config, repository, on_retry) for repository in config.repositories]
         own = [*secret_findings(config), *objectives_findings(config), *_same_identity(config, looked)]
         if not own:
             own = [Finding("file", Severity.OK, f"{config.path} is sound")]

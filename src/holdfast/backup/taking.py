@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from holdfast.backup.pipeline import Pipeline, PipelineSettings, Poured
@@ -105,16 +106,29 @@ def _take(area: Area, source: Source, order: BackupOrder, around: Surroundings, 
         rules.may_write(history.state)
         area.catalog(source.kind, around.now())
         parent = _parent(area, history, order)
+        if parent is None:
+            order = replace(order, tier=Tier.FULL)  # whatever was asked for, the first one is a full one
         index = open_index(area, history.state.condemned, around.executor)
         try:
-            captured, poured = _capture(area, source, order, around, index, parent, history.state.identity)
-            lease.check()
+            with _stopped_with(lease, around) as inside:
+                captured, poured = _capture(area, source, order, inside, index, parent, history.state.identity)
             record = _record(area, order, run, parent, captured, poured)
             _commit(area, history, record, poured, offset, around)
             notices += _save_index(index)
         finally:
             index.close()
     return BackupTaken(record, (*notices, *_distrust_notices(poured), *captured.notices))
+
+
+@contextmanager
+def _stopped_with(lease: Lease, around: Surroundings) -> Iterator[Surroundings]:
+    """Ask the work inside to stop once the lease is lost; whatever it did, raise then what lost it."""
+    try:
+        yield replace(around, stop_requested=lambda: lease.lost is not None or around.stop_requested())
+    except Interrupted:
+        lease.check()
+        raise
+    lease.check()
 
 
 def _parent(area: Area, history: History, order: BackupOrder) -> BackupRecord | None:

@@ -41,7 +41,7 @@ def bring_back(stage: Stage, live: ThrowawayPostgres, vault: Vault, recorded: Re
     target = stage.folder / "restored"
     stage.report.line(f"$ holdfast restore {SOURCE} --into {target}")
     with stage.timed("restore") as sizes:
-        application = vault.application(stage.watcher)
+        application = vault.application()
         outcome = application.restore(application.plan_restore(SOURCE, into=target))
         sizes.size_bytes = outcome.written_bytes
     stage.report.line(f"{outcome.files:,} files, {megabytes(outcome.size_bytes)}, every chunk of it verified")
@@ -67,10 +67,10 @@ def show_reader(stage: Stage, live: ThrowawayPostgres, copy: Vault, recorded: Re
         stage.report.line(f"left out: {stage.seconds:.0f} s have passed already on this machine")
         return
     target = stage.folder / "rescued"
-    with stage.timed("restore with the stand-alone reader") as sizes:
+    with stage.timed("restore, stand-alone reader") as sizes:
         restore_with_reader(reader, copy, recorded.backup.id, target)
         sizes.size_bytes = recorded.backup.size_bytes
-    with _restored(stage, "start and recover that one", target, live) as server, database.connect(server) as session:
+    with _restored(stage, "start and recover that", target, live) as server, database.connect(server) as session:
         is_equal = database.read_untouched(session) == recorded.tables
     stage.prove("what the stand-alone reader restored starts, with the same rows and digests", holds=is_equal)
 
@@ -81,8 +81,8 @@ def show_damage(stage: Stage, copy: Vault) -> None:
     pack = flip_bit(copy.folder / REPOSITORY_NAME)
     stage.report.line(f"in the middle of a pack of {megabytes(pack.stat().st_size)}")
     stage.report.line("$ holdfast check --read-data")
-    with stage.timed("check --read-data of the copy") as sizes:
-        reports = copy.application(stage.watcher).check(read_percent=100)
+    with stage.timed("check --read-data") as sizes:
+        reports = copy.application().check(read_percent=100)
         sizes.size_bytes = sum(report.read_bytes for report in reports)
     for finding in (finding for report in reports for finding in report.findings):
         stage.report.line(f"found: {finding.message}")
@@ -107,7 +107,8 @@ def _restored(stage: Stage, step: str, target: Path, live: ThrowawayPostgres) ->
 def _compare(stage: Stage, session: Session, recorded: Recorded) -> None:
     for before, after in zip(recorded.tables, database.read_untouched(session), strict=True):
         stage.prove(
-            f"{after.name}: {after.rows:,} rows, digest {after.digest} (recorded: {before.rows:,}, {before.digest})",
+            f"{after.name}: {after.rows:,} rows with digest {after.digest[:12]}; recorded before: {before.rows:,} rows "
+            f"with digest {before.digest[:12]}",
             holds=before == after,
         )
     balances = database.read_balances(session)

@@ -72,11 +72,15 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class DemoOutcome:
-    """A demo that succeeded. ``folder`` is what was kept, None where nothing was."""
+    """A demo that succeeded. ``retries`` counts requests that a store did not answer at once.
+
+    ``folder`` is what was kept, None where nothing was.
+    """
 
     postgres_version: str
     measured: tuple[Measured, ...]
     proofs: tuple[Proof, ...]
     transactions: int
+    retries: int
     seconds: float
     folder: Path | None

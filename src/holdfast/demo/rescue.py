@@ -12,6 +12,8 @@ from holdfast.demo.programs import run_to_end
 from holdfast.demo.vault import REPOSITORY_NAME, SOURCE, Vault
 
 READER = Path("rescue") / "holdfast_rescue.py"
+INHERITED = ("PATH", "HOME", "PYTHONPATH")
+"""What Python finds its packages by."""
 
 
 def find_reader() -> Path | None:
@@ -24,11 +26,12 @@ def restore_with_reader(reader: Path, vault: Vault, backup: str, target: Path) -
     """Restore a backup of a folder repository into a new folder. Raises ``SourceFailed`` with the reader's words."""
     arguments = [str(vault.folder / REPOSITORY_NAME), SOURCE, backup, str(target)]
     # The environment is the reader's own interface; this passphrase opens nothing that outlives the demo.
-    environment = {"PATH": os.defpath, "HOLDFAST_PASSPHRASE": vault.passphrase.reveal()}
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
+    environment = {**inherited, "HOLDFAST_PASSPHRASE": vault.passphrase.reveal()}
 
     def start(output: IO[bytes]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-I", str(reader), *arguments],
+            [sys.executable, str(reader), *arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,

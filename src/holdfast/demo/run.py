@@ -52,6 +52,7 @@ def run_demo(order: DemoOrder, report: Report, stop_requested: Callable[[], bool
         tuple(stage.measured),
         tuple(stage.proofs),
         stage.transactions,
+        len(stage.retries),
         seconds,
         None if is_gone else folder,
     )
@@ -66,6 +67,8 @@ def _find_programs(order: DemoOrder) -> PostgresPrograms:
 
 def _tell_rest(stage: Stage, *, is_gone: bool) -> None:
     report, folder = stage.report, stage.folder
+    if stage.retries:
+        report.line(f"the store failed {len(stage.retries)} requests; each was tried again")
     if is_gone:
         report.line("nothing is left running, and the demo's folder is removed")
     elif stage.order.keep:

@@ -13,6 +13,7 @@ from holdfast.demo.order import DemoOrder, Measured, Proof
 from holdfast.demo.report import Report
 from holdfast.model.errors import Interrupted
 from holdfast.sandbox import PostgresPrograms
+from holdfast.storage.settled import Retry
 
 
 @dataclass(slots=True)
@@ -34,6 +35,7 @@ class Stage:
     stop_requested: Callable[[], bool]
     measured: list[Measured] = field(default_factory=list)
     proofs: list[Proof] = field(default_factory=list)
+    retries: list[Retry] = field(default_factory=list)
     transactions: int = 0
     begun: float = field(default_factory=time.monotonic)
 
@@ -46,7 +48,9 @@ class Stage:
     def watcher(self) -> Watcher:
         """Whom the verbs tell."""
         return Watcher(
-            on_progress=lambda _, progress: self.report.progress(progress), stop_requested=self.stop_requested
+            on_progress=lambda _, progress: self.report.progress(progress),
+            on_retry=self.retries.append,
+            stop_requested=self.stop_requested,
         )
 
     def begin(self, title: str) -> None:

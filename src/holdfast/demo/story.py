@@ -17,7 +17,7 @@ from holdfast.model.errors import Denied, SourceFailed, Unavailable
 from holdfast.sandbox import ThrowawayPostgres
 from holdfast.sources.port import Tier
 
-LOG_LINES_MAX = 15
+LOG_LINES_MAX = 8
 
 
 def play(stage: Stage) -> None:
@@ -64,7 +64,7 @@ def _prepare(stage: Stage, server: ThrowawayPostgres) -> Vault:
     password = secrets.token_urlsafe(18)
     stage.report.line(database.make_role(server, password))
     with stage.timed("create the repository"):
-        vault = make_vault(stage.order, stage.folder, server, password)
+        vault = make_vault(stage.order, stage.folder, server, password, stage.watcher)
     stage.report.line(f"{vault.repository.url}, opened by the passphrase in a file of its own")
     return vault
 
@@ -88,7 +88,7 @@ def _take(
     stage.report.line(f"$ holdfast backup {SOURCE} --tier {tier}")
     before = _count(server)
     with stage.timed(f"{tier} backup") as sizes:
-        outcome = vault.application(stage.watcher).backup([SOURCE], tier)[0]
+        outcome = vault.application().backup([SOURCE], tier)[0]
         if outcome.error is not None:
             raise outcome.error
         if outcome.summary is None or outcome.damage:

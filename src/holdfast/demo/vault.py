@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from holdfast.sandbox import ThrowawayPostgres
 from holdfast.sandbox.ports import LOCAL_ADDRESS
 from holdfast.storage.folder import FolderStore
 from holdfast.storage.port import VOLATILE_PREFIX
+from holdfast.storage.settled import SettledStore
 
 APPLICATION = "demo"
 SOURCE = "shop"
@@ -38,28 +40,33 @@ class Vault:
     config_path: Path
     repository: RepositoryAnswer
     passphrase: Secret
-    order: DemoOrder = field(repr=False)
+    environment: Mapping[str, str] = field(repr=False)
+    watcher: Watcher = field(repr=False)
 
     @property
     def is_remote(self) -> bool:
         """Whether it lies outside the demo's folder."""
         return not self.repository.url.startswith("file:")
 
-    def application(self, watcher: Watcher) -> Application:
+    def application(self) -> Application:
         """Return the verbs on it."""
         state = {"HOLDFAST_STATE_DIR": str(self.folder / "state")}
-        config = load_config(self.config_path, {**self.order.environment, **state})
-        return Application(config, watcher)
+        return Application(load_config(self.config_path, {**self.environment, **state}), self.watcher)
+
+    def open_store(self) -> SettledStore:
+        """Return its store; the caller closes it."""
+        return bootstrap.store_of(self.application().config, None, self.watcher.on_retry)
 
 
-def make_vault(order: DemoOrder, folder: Path, server: ThrowawayPostgres, password: str) -> Vault:
+def make_vault(order: DemoOrder, folder: Path, server: ThrowawayPostgres, password: str, watcher: Watcher) -> Vault:
     """Write secrets and configuration into the folder and create the repository, encrypted by a new passphrase."""
     passphrase = secrets.token_urlsafe(24)
     _write_private(folder / PASSPHRASE_NAME, passphrase)
     _write_private(folder / PASSWORD_NAME, password)
-    vault = Vault(folder, folder / CONFIG_NAME, _repository(order, folder), Secret(passphrase), order)
+    repository = _repository(order, folder)
+    vault = Vault(folder, folder / CONFIG_NAME, repository, Secret(passphrase), order.environment, watcher)
     _write_config(vault, server)
-    store = bootstrap.store_of(vault.application(Watcher()).config, None)
+    store = vault.open_store()
     try:
         create_repository(store, Passphrase(vault.passphrase), "demo", datetime.now(UTC))
     finally:
@@ -75,7 +82,7 @@ def copy_vault(vault: Vault, server: ThrowawayPostgres, folder: Path) -> Vault:
     here = RepositoryAnswer("primary", (folder / REPOSITORY_NAME).as_uri())
     copy = replace(vault, folder=folder, config_path=folder / CONFIG_NAME, repository=here)
     _write_config(copy, server)
-    origin = bootstrap.store_of(vault.application(Watcher()).config, None)
+    origin = vault.open_store()
     target = FolderStore(folder / REPOSITORY_NAME)
     try:
         for info in origin.list(""):
@@ -91,7 +98,7 @@ def remove_remote(vault: Vault) -> None:
     """Delete every object below the address that was made for this demo alone; a folder goes with the demo's own."""
     if not vault.is_remote:
         return
-    store = bootstrap.store_of(vault.application(Watcher()).config, None)
+    store = vault.open_store()
     try:
         for info in list(store.list("")):
             store.delete(info.name)

@@ -13,6 +13,7 @@ from holdfast.model.errors import Denied, HoldfastError, IntegrityBroken, NotFou
 from holdfast.model.events import OnProgress, Progress
 from holdfast.repository import history as histories
 from holdfast.repository.area import Area
+from holdfast.repository.checking_small import broken_keys, broken_names, broken_runs
 from holdfast.repository.format import names, rules
 from holdfast.repository.format.container import HASH_BYTES, Frame, ObjectType, Opener, broken
 from holdfast.repository.format.entry import HistoryEntry
@@ -24,6 +25,7 @@ from holdfast.repository.index.lookup import ChunkIndex, open_index, save_index
 from holdfast.repository.index.segment import Segment
 from holdfast.repository.reading import LISTS_PER_BATCH, ChunkReader, read_tree
 from holdfast.repository.remembered import Remembered
+from holdfast.storage.port import Store
 
 ENTRIES_PER_BATCH = 2000
 
@@ -82,6 +84,8 @@ def check_area(
     """
     state = _Checking(area, executor, on_progress)
     history = _check_history(state, remembered)
+    for name, error in (*broken_names(area, history.head > 0), *broken_runs(area)):
+        state.note(name, error)
     index = open_index(area, frozenset(), executor, cached=False)
     try:
         for trouble in index.trouble:
@@ -95,6 +99,12 @@ def check_area(
         )
     finally:
         index.close()
+
+
+def check_keys(store: Store) -> AreaReport:
+    """Check what belongs to no area: identity, store object, key slots, epochs."""
+    findings = tuple(CheckFinding(name, error.message) for name, error in broken_keys(store))
+    return AreaReport(f"the keys of {store.url}", 0, 0, 0, 0, False, findings)
 
 
 def _check_history(state: _Checking, remembered: Remembered | None) -> History:

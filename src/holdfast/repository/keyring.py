@@ -23,6 +23,7 @@ from holdfast.repository.format.container import (
     broken,
     open_whole,
     parse_header,
+    prove_hash,
     read_frames,
 )
 from holdfast.repository.format.keys import (
@@ -253,6 +254,8 @@ def open_slots(
     tried: dict[str, int] = {}
     for slot_id, data, _ in slots:
         try:
+            # Hash first: a slot that rotted must not look like another's, or like a wrong passphrase.
+            prove_hash(f"key slot {slot_id.hex()[:8]}", data)
             clear = clear_document(f"key slot {slot_id.hex()[:8]}", data)
             if clear.get("repository") != repository.hex():
                 continue

@@ -13,7 +13,7 @@ from holdfast.model.errors import Conflict, IntegrityBroken, KeyInvalid, NotFoun
 from holdfast.repository import keyring
 from holdfast.repository.area import fetch
 from holdfast.repository.format import names
-from holdfast.repository.format.container import Claim, ContainerBuilder, ObjectType, broken, open_whole
+from holdfast.repository.format.container import Claim, ContainerBuilder, ObjectType, broken, open_whole, prove_hash
 from holdfast.repository.format.keys import KEY_BYTES, key_id
 from holdfast.repository.format.names import AreaId, RepositoryId, SlotId, StoreId
 from holdfast.repository.keyring import AreaEpoch, KeyRing, OpenedSlot, SlotContent, SlotInfo, Unlock
@@ -34,6 +34,7 @@ class Repository:
 
 def _id_in_clear(what: str, data: Data, field: str) -> bytes:
     """Return an id from the clear part of an object; raises ``IntegrityBroken``. Proved only when a key opens it."""
+    prove_hash(what, data)
     try:
         found = bytes.fromhex(str(keyring.clear_document(what, data).get(field, "")))
     except ValueError:
@@ -185,7 +186,7 @@ def add_slot(
 
 
 def list_slots(opened: Repository) -> list[SlotInfo]:
-    """Return every slot that belongs to this repository."""
+    """Return every slot that belongs to this repository; what cannot be read among them is for ``check`` to tell."""
     found = []
     for slot_id, data, modified_at in keyring.read_slots(opened.store):
         try:

@@ -45,7 +45,7 @@ def repository_with_a_backup(world: World) -> Store:
 def require_well_again(world: World, store: Store, backups: int) -> None:
     """Require that nothing wrong is listed, and that the next backup works and everything is whole after it."""
     assert len(world.require_sound(store)) == backups
-    world.backup(settled(store), 3, Tier.INCREMENTAL)
+    world.backup(store, 3, Tier.INCREMENTAL)
     assert len(world.require_sound(store)) == backups + 1
     assert world.check(store).findings == ()
 
@@ -57,9 +57,7 @@ def test_a_failure_that_lasts_is_told_and_leaves_no_backup(world: World, kind: F
     operation, part = PLACES[place]
     failing = FaultyStore(store, (Fault(kind, operation, part),), hang_seconds=0.01)
     with pytest.raises(LASTING[kind]) as caught:
-        world.backup(settled(failing), 2, Tier.INCREMENTAL)
-    assert caught.value.message
-    assert caught.value.hint
+        world.backup(failing, 2, Tier.INCREMENTAL)
     assert caught.value.exit_code == 1
     require_well_again(world, store, 1)
 
@@ -68,7 +66,7 @@ def test_a_failure_that_lasts_is_told_and_leaves_no_backup(world: World, kind: F
 def test_an_answer_that_is_always_lost_is_settled_by_reading_back(world: World, place: str) -> None:
     store = repository_with_a_backup(world)
     failing = FaultyStore(store, (Fault(FaultKind.LOST_ANSWER, *PLACES[place]),))
-    world.backup(settled(failing), 2, Tier.INCREMENTAL)
+    world.backup(failing, 2, Tier.INCREMENTAL)
     assert failing.struck
     require_well_again(world, store, 2)
 
@@ -77,7 +75,7 @@ def test_a_store_that_says_exists_and_writes_nothing_is_no_success(world: World)
     store = repository_with_a_backup(world)
     failing = FaultyStore(store, (Fault(FaultKind.EXISTS_LIE, "create", "/history/"),))
     with pytest.raises(OutcomeUnknown):
-        world.backup(settled(failing), 2)
+        world.backup(failing, 2)
     require_well_again(world, store, 1)
 
 
@@ -86,7 +84,7 @@ def test_a_store_that_says_exists_and_writes_nothing_is_no_success(world: World)
 def test_failures_now_and_then_are_ridden_out(world: World, kind: FaultKind, seed: int) -> None:
     store = repository_with_a_backup(world)
     failing = FaultyStore(store, (Fault(kind, probability=0.15),), seed=seed)
-    world.backup(settled(failing), 2)
+    world.backup(failing, 2)
     world.require_sound(settled(failing))
     assert failing.struck
     require_well_again(world, store, 2)
@@ -99,7 +97,7 @@ def test_answers_of_garbage_never_become_a_wrong_backup(world: World, part: str,
     failing = FaultyStore(store, (Fault(FaultKind.GARBAGE_BODY, "get", part),), seed=7)
     backups = 1
     try:
-        world.backup(settled(failing), 2, tier)
+        world.backup(failing, 2, tier)
     except HoldfastError as error:
         # What cannot be read is told as broken: the store gave no error.
         assert isinstance(error, IntegrityBroken), error
@@ -131,7 +129,7 @@ def test_expired_credentials_are_denied_with_a_hint_and_are_not_tried_again(worl
     store = repository_with_a_backup(world)
     failing = FaultyStore(store, (Fault(FaultKind.EXPIRED, "create", "/packs/"),))
     with pytest.raises(Denied) as caught:
-        world.backup(settled(failing), 2)
+        world.backup(failing, 2)
     assert "credentials" in caught.value.hint.lower()
     # Two uploaders may be refused at the same time; neither of them asks twice.
     assert len(failing.struck) <= 2
@@ -141,7 +139,7 @@ def test_a_run_record_that_cannot_be_kept_does_not_change_the_outcome(world: Wor
     store = repository_with_a_backup(world)
     failing = FaultyStore(store, (Fault(FaultKind.NO_SPACE, "create", "/runs/"),))
     lost: list[HoldfastError] = []
-    world.backup(settled(failing), 2, on_lost_record=lost.append)
+    world.backup(failing, 2, on_lost_record=lost.append)
     assert [type(error) for error in lost] == [OutOfSpace]
     require_well_again(world, store, 2)
 
@@ -149,7 +147,7 @@ def test_a_run_record_that_cannot_be_kept_does_not_change_the_outcome(world: Wor
 def test_an_index_that_cannot_be_saved_is_a_notice(world: World) -> None:
     store = repository_with_a_backup(world)
     failing = FaultyStore(store, (Fault(FaultKind.NO_SPACE, "put", "/index/"),))
-    taken = world.backup(settled(failing), 2)
+    taken = world.backup(failing, 2)
     assert any("index could not be saved" in notice for notice in taken.notices)
     require_well_again(world, store, 2)
 

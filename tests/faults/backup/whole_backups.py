@@ -121,11 +121,11 @@ class World:
     def backup(
         self, store: Store, version: int, tier: Tier = Tier.FULL, *, lane: str = "physical", **changes: object
     ) -> BackupTaken:
-        """Take a backup of a version of the source through ``store``."""
+        """Take a backup of a version of the source through ``store``, which is retried and settled as always."""
         source = changes.pop("source", None) or FilesSource(content(version))
         assert isinstance(source, FilesSource)
         order = BackupOrder(tier, "physical", lane)
-        return take_backup(area_of(store), source, order, self.around(**changes))
+        return take_backup(area_of(settled(store)), source, order, self.around(**changes))
 
     def require_sound(self, store: Store, remembered: Remembered | None = None) -> list[BackupRecord]:
         """Require that every backup listed is whole, and gives exactly the bytes that the source had."""
@@ -180,7 +180,7 @@ def make(store: Store) -> Repository:
 
 def settled(store: Store) -> SettledStore:
     """A store as the program uses it, but with short waits."""
-    return SettledStore(store, QUICK)
+    return store if isinstance(store, SettledStore) else SettledStore(store, QUICK)
 
 
 Objects = dict[str, bytes]

@@ -6,6 +6,7 @@ import os
 import re
 import stat
 import subprocess
+import time
 from pathlib import Path
 
 import psycopg
@@ -17,6 +18,7 @@ from holdfast.sandbox import ThrowawayPostgres, server_account
 from holdfast.sandbox.folders import hand_over
 
 SEGMENT = 1 << 20
+PROMOTION_LOOKS_MAX = 600
 DETAILS = {"wal_segment_size": SEGMENT, "stop_lsn": "1/200300", "stop_timeline": 3, "settings": []}
 LAST = "000000030000000100000002"
 RECOVERY = ("restore_command = 'false'", "recovery_target_timeline = 'current'", "archive_mode = off")
@@ -185,8 +187,11 @@ def test_rescue_restores_a_cluster_that_pg_ctl_starts(
     try:
         (target / "pg_hba.conf").write_text("local all all trust\n")
         as_server(*pg_ctl, "reload")
-        query = "SELECT count(*), sum(n), pg_is_in_recovery() FROM numbers"
-        assert as_server(*psql, query) == "1000|500500|f"
+        for _ in range(PROMOTION_LOOKS_MAX):
+            if as_server(*psql, "SELECT pg_is_in_recovery()") == "f":
+                break
+            time.sleep(0.1)
+        assert as_server(*psql, "SELECT count(*), sum(n), pg_is_in_recovery() FROM numbers") == "1000|500500|f"
         as_server(*psql, "CHECKPOINT")
         assert as_server(*psql, "SELECT timeline_id FROM pg_control_checkpoint()") == "2"
     finally:

@@ -1,4 +1,4 @@
-"""A small cluster at rest with one tablespace and one backup: quickly restored, for what a restore must refuse or mend."""
+"""A small cluster at rest with one tablespace and one backup, for what a restore must refuse or mend."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from holdfast.application.application import Watcher, open_application
 
 def die_in_the_middle(source, progress):
-    if progress.total and progress.done > progress.total * float(sys.argv[5]):
+    if progress.done_bytes > progress.expected_bytes * float(sys.argv[5]):
         os.kill(os.getpid(), signal.SIGKILL)
 
 application = open_application(sys.argv[1], watcher=Watcher(on_progress=die_in_the_middle))

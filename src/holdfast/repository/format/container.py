@@ -344,12 +344,19 @@ def _parse_toc(what: str, toc: bytes, trailer: Trailer, start: int) -> tuple[tup
     return tuple(frames), toc[rows_end:]
 
 
-def open_whole(what: str, claim: Claim, keys: Callable[[int], bytes], data: Data) -> Opener:
-    """Prove a whole object in memory, hash first; ``keys`` gives the input key of an epoch."""
+def prove_hash(what: str, data: Data) -> Trailer:
+    """Prove by its hash that an object has the bytes that were written, which needs no key; return its trailer."""
     view = memoryview(data)
     trailer = parse_trailer(what, view[-TRAILER.size :], len(view))
     if blake3(view[:-HASH_BYTES]).digest() != trailer.object_hash:
         raise broken(what, "its bytes changed since they were written")
+    return trailer
+
+
+def open_whole(what: str, claim: Claim, keys: Callable[[int], bytes], data: Data) -> Opener:
+    """Prove a whole object in memory, hash first; ``keys`` gives the input key of an epoch."""
+    view = memoryview(data)
+    trailer = prove_hash(what, data)
     header = parse_header(what, view[: HEADER.size + CLEAR_BYTES_MAX])
     sealed = view[trailer.toc_offset : trailer.toc_offset + trailer.toc_length]
     return open_toc(what, claim, keys(header.epoch), header, trailer, sealed)

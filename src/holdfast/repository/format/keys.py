@@ -121,7 +121,15 @@ class AreaKeys:
         object.__setattr__(self, "chunk_key_list", derive(first, b"chunk id", b"list"))
 
     def of_epoch(self, epoch: int) -> bytes:
-        """Return the area key of an epoch; raises ``KeyInvalid`` where the slot at hand is older."""
+        """Return the area key of an epoch; raises ``KeyInvalid`` where the slot at hand is older.
+
+        An epoch that the repository does not have is ``IntegrityBroken``: an object's header names it in clear.
+        """
+        if not 1 <= epoch <= self.current_epoch:
+            raise IntegrityBroken(
+                f"an object is sealed under epoch {epoch}, and the repository is at epoch {self.current_epoch}",
+                hint="If `holdfast key rotate` ran meanwhile, run the command again; else run `holdfast check`.",
+            )
         if epoch not in self.keys:
             raise KeyInvalid(
                 f"the key at hand does not open epoch {epoch} of the repository",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,8 @@ UNCOVERED_PACKS_PER_SEGMENT = 4096
 
 PackColumns = tuple[PackFacts, U64, U32, Rows]
 """A pack with its table as columns, in the order of the pack."""
+Each = Callable[[Callable[[PackName], PackColumns | None], Iterable[PackName]], Iterable[PackColumns | None]]
+"""``map``, on threads or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class ChunkIndex:
         self.trouble: list[IndexTrouble] = []
         self._fresh: dict[ChunkId, tuple[int, int]] = {}
         self._added: list[PackColumns] = []
+        self._left_out: list[Segment] = []
         self._files = 0
         self._lock = threading.Lock()
         self._folder = TemporaryDirectory(prefix="holdfast-index-")
@@ -76,10 +79,14 @@ class ChunkIndex:
             found: list[Location | None] = [self._find_fresh(chunk) for chunk in ids]
             segments = list(self.segments)
         left = [place for place, location in enumerate(found) if location is None]
-        for _, segment in segments:
+        for name, segment in segments:
             if not left:
                 break
-            places, rows = segment.find(ids_array([ids[place] for place in left]))
+            try:
+                places, rows = segment.find(ids_array([ids[place] for place in left]))
+            except IntegrityBroken as error:
+                self._leave_out(name, segment, error)
+                return self.find(ids)
             for at, location in zip(places.tolist(), locations_of(segment.packs, rows), strict=True):
                 found[left[at]] = location
             left = [place for place in left if found[place] is None]
@@ -91,6 +98,24 @@ class ChunkIndex:
             return None
         pack, _, _, rows = self._added[at[0]]
         return Location(pack, frame_of_row(rows[at[1]]))
+
+    def _leave_out(self, name: str | None, segment: Segment, error: IntegrityBroken) -> None:
+        """Read the packs of a segment themselves, because its rows turned out damaged when they were wanted."""
+        with self._lock:
+            if all(held is not segment for _, held in self.segments):
+                return  # another thread came here first
+            self.segments = [item for item in self.segments if item[1] is not segment]
+            self._left_out.append(segment)
+            self.trouble.append(IndexTrouble(name or segment.what, error))
+            counted = zip(segment.packs, segment.usable.tolist(), strict=True)
+            self.read_uncovered([pack.name for pack, usable in counted if usable], map)
+
+    def read_uncovered(self, packs: Sequence[PackName], each: Each) -> None:
+        """Read directly those packs that no segment covers."""
+        covered = {pack.name for _, segment in self.segments for pack in segment.packs}
+        uncovered = [name for name in packs if name not in covered]
+        for start in range(0, len(uncovered), UNCOVERED_PACKS_PER_SEGMENT):
+            _read_directly(self, uncovered[start : start + UNCOVERED_PACKS_PER_SEGMENT], each)
 
     def add_pack(self, pack: PackFacts, frames: Sequence[Frame], ids: bytes) -> None:
         """Know the chunks of a pack that this run put. Beyond a limit they move from a dictionary to a segment."""
@@ -118,7 +143,7 @@ class ChunkIndex:
             claim = self.area.claim(ObjectType.INDEX)
             merge_segments(path, claim, self.area.sealing_key, resident)
             merged = Segment.open(path, claim, self.area.keys.of_epoch, resident_rows_max=0)
-            merged.mask(self.packs, self.condemned)
+            merged.keep_masks(resident)
             self.segments = [item for item in self.segments if item[1] not in resident] + [(None, merged)]
 
     def new_path(self) -> Path:
@@ -144,7 +169,7 @@ class ChunkIndex:
             segment.spoil(name, chunks)
 
     def close(self) -> None:
-        for _, segment in self.segments:
+        for segment in (*(held for _, held in self.segments), *self._left_out):
             segment.close()
         self._folder.cleanup()
 
@@ -168,10 +193,7 @@ def open_index(area: Area, condemned: frozenset[PackName], executor: Executor, *
     try:
         if cached:
             _open_segments(index)
-        covered = {pack.name for _, segment in index.segments for pack in segment.packs}
-        uncovered = [name for name in index.packs if name not in covered and name not in condemned]
-        for start in range(0, len(uncovered), UNCOVERED_PACKS_PER_SEGMENT):
-            _read_directly(index, uncovered[start : start + UNCOVERED_PACKS_PER_SEGMENT], executor)
+        index.read_uncovered([name for name in index.packs if name not in condemned], executor.map)
         for _, segment in index.segments:
             segment.mask(index.packs, condemned)
     except BaseException:
@@ -206,7 +228,7 @@ def _fetch(area: Area, name: str, size: int, path: Path) -> None:
             file.write(area.store.get(name, start, min(size, start + FETCH_BYTES)))
 
 
-def _read_directly(index: ChunkIndex, packs: list[PackName], executor: Executor) -> None:
+def _read_directly(index: ChunkIndex, packs: list[PackName], each: Each) -> None:
     def read(name: PackName) -> PackColumns | None:
         try:
             facts, opener = index.area.read_pack_table(name, index.packs[name])
@@ -217,7 +239,7 @@ def _read_directly(index: ChunkIndex, packs: list[PackName], executor: Executor)
             return None  # deleted by a prune since the listing
         return facts, *rows_of_pack(opener.frames, opener.ids, 0)
 
-    tables = [table for table in executor.map(read, packs) if table is not None and len(table[1])]
+    tables = [table for table in each(read, packs) if table is not None and len(table[1])]
     if tables:
         index.take(segment_of(tables))
 

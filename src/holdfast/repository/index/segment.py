@@ -143,6 +143,9 @@ class Segment:
         file = SegmentFile(path, claim, keys)
         try:
             return cls._load(file, resident_rows_max)
+        except (ValueError, KeyError, TypeError) as error:
+            file.close()
+            raise broken(file.what, "its parts cannot be read") from error
         except BaseException:
             file.close()
             raise
@@ -152,7 +155,9 @@ class Segment:
         head = json.loads(file.frame(0))
         rows, pack_frames, id_frames = int(head["rows"]), int(head["pack_frames"]), int(head["id_frames"])
         row_frames = int(head["row_frames"])
-        if 1 + pack_frames + 2 * id_frames + row_frames != file.count:
+        # What it says of itself decides what is allocated: the frames that are there bound it.
+        whole = (id_frames, row_frames) == (-(-rows // IDS_PER_FRAME), -(-rows // ROWS_PER_FRAME))
+        if not whole or min(rows, pack_frames) < 0 or 1 + pack_frames + 2 * id_frames + row_frames != file.count:
             raise broken(file.what, "its parts do not add up")
         packs: list[PackFacts] = []
         for number in range(1, 1 + pack_frames):
@@ -208,6 +213,18 @@ class Segment:
             if pack.name == name:
                 self._spoiled |= {(number, chunk[12:]) for chunk in chunks}
 
+    def keep_masks(self, parts: Sequence[Segment]) -> None:
+        """Count no longer on what the parts that this one was merged from did not count on."""
+        self.usable = np.concatenate([part.usable for part in parts])
+        base = 0
+        for part in parts:
+            self._spoiled |= {(base + number, rest) for number, rest in part._spoiled}
+            base += len(part.packs)
+
+    @property
+    def what(self) -> str:
+        return self._file.what if self._file is not None else "an index segment in memory"
+
     def find(self, ids: U8) -> tuple[Places, Rows]:
         """Return which places of ``ids`` (n, 32) are known here, and their rows; decided on all 256 bits."""
         if not len(self.high) or not len(ids):
@@ -233,6 +250,8 @@ class Segment:
         return np.concatenate(found_places), np.concatenate(found_rows)
 
     def _counts(self, rows: Rows) -> npt.NDArray[np.bool_]:
+        if len(rows) and int(rows["pack"].max()) >= len(self.packs):
+            raise broken(self.what, "a row names a pack that it does not hold")
         counts: npt.NDArray[np.bool_] = self.usable[rows["pack"]]
         if self._spoiled:
             rests = [bytes(rest) for rest in rows["rest"]]
