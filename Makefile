@@ -27,7 +27,7 @@ check: setup-test  ## style, types and the contracts between the rooms
 	@$(BIN)/ruff format --quiet --check .
 	@echo "check: types"
 	@$(BIN)/mypy --no-error-summary
-	@if grep -q '^\[tool\.importlinter' pyproject.toml; then echo "check: rooms" && $(BIN)/lint-imports --no-timing >.cache/rooms.log || { cat .cache/rooms.log; exit 1; }; fi
+	@if grep -q '^\[tool\.importlinter' pyproject.toml; then echo "check: rooms" && $(BIN)/lint-imports --no-logo >.cache/rooms.log || { cat .cache/rooms.log; exit 1; }; fi
 
 test: check servers  ## every check and every test but the long sweeps
 	@echo "test: running (long sweeps are in make soak)"

@@ -143,11 +143,8 @@ def require_never_silent(place: Place, ids: list[str], touched: set[str]) -> Non
             assert record.id in touched
 
 
-FLIPPED = [
-    kind
-    for kind in ObjectType
-    if kind not in (ObjectType.RECORD, ObjectType.LEASE, ObjectType.INDEX) and kind.name not in ("SPAN", "GENERATION")
-]
+NEVER_ALONE_OR_VOLATILE = ("RECORD", "LEASE", "INDEX", "LOG_GENERATION", "LOG_SPAN")
+FLIPPED = [kind for kind in ObjectType if kind.name not in NEVER_ALONE_OR_VOLATILE]
 
 
 @pytest.mark.parametrize("kind", FLIPPED, ids=lambda kind: kind.name.lower())
@@ -210,7 +207,11 @@ def test_a_pack_that_is_not_what_it_was_is_found_with_the_backups_it_touches(
     assert found
     assert ids[0] in touched
     require_never_silent(place, ids, touched)
-    # The next backup stores anew what is missing, and then what it needs is whole again.
+    # Once the broken packs are set aside, the next backup stores anew what is missing.
+    for report in place.check(read_percent=read_percent):
+        for finding in report.findings:
+            if "/packs/" in finding.subject:
+                (place.root / finding.subject).unlink(missing_ok=True)
     taken = place.world.backup(place.store(), 3)
     require_right(place.world.read_all(place.store(), taken.record))
     _, still = told(lambda: place.check(read_percent=read_percent))

@@ -62,7 +62,7 @@ def test_a_standby_is_backed_up_unless_it_is_promoted_meanwhile(
         target = server_folder / backup / "data"
         outcome = engine.restore(backup, target)
         target.parent.chmod(0o711)
-        assert any("standby" in note for note in outcome.notes) == (backup == first)
+        assert any("taken from a standby" in note for note in outcome.notes) == (backup == first)
         copy = start_copy_of(postgres_servers, postgres_major, target)
         assert value(copy, "SELECT count(*) FROM quiet") == rows
         assert value(copy, "SELECT timeline_id FROM pg_control_checkpoint()") == timeline

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ ARGON2_MEMORY_KIB_MAX = 1 << 20
 ARGON2_PASSES_MAX = 16
 ARGON2_LANES_MAX = 16
 FORMAT_LABEL = b"holdfast/v1"
+_one_argon2 = threading.Lock()
 
 
 def join(*parts: bytes) -> bytes:
@@ -41,12 +43,15 @@ def derive(key: bytes, *parts: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Argon2Parameters:
-    """How a passphrase becomes a secret; salt of 16 bytes. Defaults are RFC 9106's second recommendation."""
+    """How a passphrase becomes a secret; salt of 16 bytes.
+
+    Memory and passes are RFC 9106's second recommendation; one lane, since more of them are threads of OpenSSL's.
+    """
 
     salt: bytes
     memory_kib: int = 65536
     passes: int = 3
-    lanes: int = 4
+    lanes: int = 1
 
     def __post_init__(self) -> None:
         sound = (
@@ -64,13 +69,16 @@ class Argon2Parameters:
 
 def passphrase_secret(passphrase: str, parameters: Argon2Parameters) -> bytes:
     """Argon2id (RFC 9106) of the passphrase in NFC, UTF-8."""
-    return Argon2id(
+    stretch = Argon2id(
         salt=parameters.salt,
         length=KEY_BYTES,
         iterations=parameters.passes,
         lanes=parameters.lanes,
         memory_cost=parameters.memory_kib,
-    ).derive(unicodedata.normalize("NFC", passphrase).encode())
+    )
+    # Two at once with more than one lane wait for each other's threads for ever (seen with OpenSSL 3.5).
+    with _one_argon2:
+        return stretch.derive(unicodedata.normalize("NFC", passphrase).encode())
 
 
 def key_id(root: bytes, repository: RepositoryId) -> bytes:

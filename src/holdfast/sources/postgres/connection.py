@@ -140,15 +140,22 @@ class Session:
         """Yield every message of a running COPY OUT, as it arrives; each is good until the next is asked for."""
         pgconn = self._pgconn
         deadline: float | None = None
+        looked = False
         try:
             while True:
                 # Never get_copy_data(0): it would wait inside libpq, holding the interpreter's lock.
                 size, data = pgconn.get_copy_data(1)
                 if size > 0:
-                    deadline = None
+                    deadline, looked = None, False
                     yield data
                 elif size < 0:
                     return
+                elif not looked:
+                    # While the server is ahead of us more has arrived already: asking the socket first is a call less.
+                    if self.stop_requested():
+                        raise Interrupted("stopped while streaming from PostgreSQL")
+                    pgconn.consume_input()
+                    looked = True
                 else:
                     deadline = deadline or time.monotonic() + silence_seconds_max
                     self._wait(deadline, "streaming")
