@@ -23,7 +23,7 @@ from holdfast.sandbox.account import Account
 PAGE_SECONDS_MAX = 120
 STOP_SECONDS_MAX = 20
 PASSWORD = "correct horse"
-PASSPHRASE = "a long passphrase that you also keep on paper"
+PASSPHRASE = "the words on your recovery kit"
 ORDERS = 20_000
 
 HOST_FOLDERS = ("/backups", "/etc/holdfast", "/var/tmp", "/var/lib", "/srv", "/mnt", "/media", "/opt", "/root")
@@ -56,7 +56,7 @@ class Stage:
         self.server = server
         self.free_port = free_port
         self.account: Account | None = server_account()
-        for name in ("bin", "home", "work", "var/tmp", "var/lib", "etc", "backups", "srv", "mnt"):
+        for name in ("bin", "home", "work", "var/tmp", "var/lib", "etc", "backups", "srv", "mnt/usb", "root"):
             (folder / name).mkdir(parents=True)
         for name in ("var/tmp", "srv", "mnt"):
             (folder / name).chmod(0o1777)

@@ -27,13 +27,12 @@ HBA_LINES = (
     "host all,replication holdfast 127.0.0.1/32 scram-sha-256",
 )
 PAGES_ELSEWHERE = {"docs/guide/demo.md": "tests/acceptance/demo runs the demo"}
-FIRST_BACKUP = """
+SET_UP = """
 mkdir -p /etc/holdfast
 printf '%s\\n' '{passphrase}' > /etc/holdfast/passphrase
 chmod 600 /etc/holdfast/passphrase
 holdfast init --quiet --application shop --repository file:///backups/holdfast \\
     --source orders=postgresql://holdfast@db.internal/shop --passphrase-file /etc/holdfast/passphrase
-holdfast backup --quiet
 """
 
 
@@ -41,9 +40,14 @@ def _with_role(stage: Stage) -> None:
     stage.give_role()
 
 
-def _with_backup(stage: Stage) -> None:
+def _with_configuration(stage: Stage) -> None:
     stage.give_role()
-    stage.run_before(FIRST_BACKUP.format(passphrase=PASSPHRASE))
+    stage.run_before(SET_UP.format(passphrase=PASSPHRASE))
+
+
+def _with_backup(stage: Stage) -> None:
+    _with_configuration(stage)
+    stage.run_before("holdfast backup --quiet")
 
 
 def _with_tablespace(stage: Stage) -> None:
@@ -51,7 +55,7 @@ def _with_tablespace(stage: Stage) -> None:
     make_private_folder(place, server_account())
     execute(stage.server, f"CREATE TABLESPACE fast LOCATION '{place}'")
     execute(stage.server, "ALTER TABLE orders SET TABLESPACE fast", database="shop")
-    _with_role(stage)
+    _with_configuration(stage)
 
 
 def _with_disaster(stage: Stage) -> None:

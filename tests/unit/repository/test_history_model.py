@@ -9,14 +9,13 @@ bits of a mask, a history is a tuple of numbers of entries.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TypeAlias
 
 import pytest
 
-from holdfast.model.errors import HoldfastError
 from holdfast.repository.format import rules
 from holdfast.repository.format.entry import Checkpoint, EntryKind, HistoryEntry
 from holdfast.repository.format.names import BackupId, PackName
@@ -322,13 +321,23 @@ class Found:
     freed: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What an exploration begins with: ``age`` lets entries below a checkpoint go; ``asleep`` has the last process
+    have read the history before the entry that is now the newest."""
+
+    mutation: Mutation = Mutation()
+    age: bool = True
+    asleep: bool = False
+
+
 class Explorer:
     """Visits every state that the processes, whoever deletes packs, and whoever deletes old entries can reach."""
 
-    def __init__(self, processes: Sequence[Process], mutation: Mutation = Mutation(), *, age: bool = True) -> None:  # noqa: B008
-        self.model = Model(mutation)
+    def __init__(self, processes: Sequence[Process], setting: Setting) -> None:
+        self.model = Model(setting.mutation)
         self.processes = tuple(processes)
-        self.age = age
+        self.setting = setting
         self._alive = cache(self._check_world)
 
     def start(self) -> State:
@@ -339,8 +348,13 @@ class Explorer:
             each.backup: each.wants for each in self.processes if isinstance(each, Writer)
         }
         packs = model.pack("first", frozenset("ab")) | model.pack("dead", frozenset("c"))
-        entry = model.next_entry((), entry_of(EntryKind.BACKUP, "first", first))
-        return ((model.entry(entry),), packs), tuple((0,) for _ in self.processes)
+        history: Numbers = (model.entry(model.next_entry((), entry_of(EntryKind.BACKUP, "first", first))),)
+        locals_: list[Local] = [(0,) for _ in self.processes]
+        if self.setting.asleep:
+            locals_[-1] = (1, history)
+            noted = model.next_entry(history, entry_of(EntryKind.VERIFIED, "drill", first))
+            history = (*history, model.entry(noted))
+        return (history, packs), tuple(locals_)
 
     def explore(self, states_max: int) -> Found:
         start = self.start()
@@ -381,7 +395,7 @@ class Explorer:
             lowest = batch & -batch
             batch ^= lowest
             yield history, packs & ~lowest
-        if not self.age:
+        if not self.setting.age:
             return
         meaning = self.model.meaning(history)
         live = {number for number, _ in meaning.live}
@@ -430,9 +444,91 @@ class Explorer:
 WRITER_B = Writer("writer b", frozenset("b"))
 WRITER_AC = Writer("writer ac", frozenset("ac"))
 EXPIRER = Expirer("expirer", BackupId("first"))
-PRUNERS = (Pruner("pruner 1"), Pruner("pruner 2"))
-STATES_MAX = 20_000_000
+PRUNER, PRUNER_2 = Pruner("pruner 1"), Pruner("pruner 2")
+STATES_MAX = 12_000_000
 
 
-def explored(*processes: Process, mutation: Mutation = Mutation(), age: bool = True) -> Found:  # noqa: B008
-    return Explorer(processes, mutation, age=age).explore(STATES_MAX)
+def explored(*processes: Process, setting: Setting = Setting()) -> Found:  # noqa: B008
+    return Explorer(processes, setting).explore(STATES_MAX)
+
+
+def names_of(*processes: Process) -> set[str]:
+    return {process.name for process in processes}
+
+
+@pytest.mark.parametrize(
+    ("processes", "states_min"),
+    [
+        ((WRITER_B, PRUNER), 300),
+        ((WRITER_B, WRITER_AC, PRUNER), 6_000),
+        ((WRITER_B, EXPIRER, PRUNER), 15_000),
+        ((WRITER_B, PRUNER, PRUNER_2), 250_000),
+    ],
+    ids=lambda value: "-".join(process.name for process in value) if isinstance(value, tuple) else "",
+)
+def test_no_interleaving_loses_a_chunk_or_a_backup(processes: tuple[Process, ...], states_min: int) -> None:
+    found = explored(*processes)
+    assert found.states > states_min
+    # Everybody can get to the end, or the exploration would prove nothing.
+    assert found.reported == names_of(*processes)
+    assert found.checkpoints_max == sum(isinstance(process, Pruner) for process in processes)
+
+
+@pytest.mark.parametrize("sleeper", [WRITER_B, EXPIRER, PRUNER_2], ids=lambda process: process.name)
+def test_who_slept_while_its_number_was_freed_changes_nothing(sleeper: Process) -> None:
+    found = explored(PRUNER, sleeper, setting=Setting(asleep=True))
+    assert found.freed
+    assert found.reported == names_of(PRUNER, sleeper)
+
+
+@pytest.mark.parametrize(
+    ("mutation", "processes", "asleep"),
+    [
+        (Mutation(writers_ignore_condemned=True), (WRITER_B, PRUNER), False),
+        (Mutation(writers_look_once=True), (WRITER_B, PRUNER), False),
+        (Mutation(writers_trust_their_put=True), (WRITER_B, EXPIRER, PRUNER), False),
+        (Mutation(prunes_put_without_reading=True), (WRITER_B, PRUNER), False),
+        (Mutation(checkpoints_forget=True), (WRITER_B, PRUNER, PRUNER_2), False),
+        (Mutation(checkpoints_add_up=True), (WRITER_B, PRUNER, PRUNER_2), True),
+    ],
+    ids=[
+        "a writer counts on condemned packs",
+        "a writer does not look again behind another's entry",
+        "a writer does not look behind its put",
+        "a prune puts its entry behind entries it did not read",
+        "a checkpoint does not condemn again what is still listed",
+        "what was condemned below a checkpoint counts above it",
+    ],
+)
+def test_the_exploration_finds_what_a_broken_rule_loses(
+    mutation: Mutation, processes: tuple[Process, ...], asleep: bool
+) -> None:
+    with pytest.raises(Violation):
+        explored(*processes, setting=Setting(mutation, asleep=asleep))
+
+
+@pytest.mark.soak
+def test_a_prune_that_slept_condemns_nothing_that_others_came_to_count_on() -> None:
+    found = explored(WRITER_B, PRUNER, PRUNER_2, setting=Setting(asleep=True))
+    print(f"{found.states} states")
+    assert found.states > 500_000
+    assert found.reported == names_of(WRITER_B, PRUNER, PRUNER_2)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(
+    ("processes", "age", "states_min"),
+    [
+        ((WRITER_AC, PRUNER, PRUNER_2), True, 300_000),
+        ((WRITER_B, WRITER_AC, EXPIRER, PRUNER), True, 800_000),
+        ((WRITER_B, EXPIRER, PRUNER, PRUNER_2), False, 1),
+    ],
+    ids=lambda value: "-".join(process.name for process in value) if isinstance(value, tuple) else "",
+)
+def test_no_interleaving_of_more_processes_loses_anything(
+    processes: tuple[Process, ...], age: bool, states_min: int
+) -> None:
+    found = explored(*processes, setting=Setting(age=age))
+    print(f"{found.states} states")
+    assert found.states > states_min
+    assert found.reported == names_of(*processes)

@@ -37,9 +37,7 @@ def _names(ctx: typer.Context, section: str, incomplete: str) -> list[str]:
 
 Sources = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="SOURCE", help="Names of sources; all when none is given.", autocompletion=complete_source
-    ),
+    typer.Argument(metavar="SOURCE", help="Names of sources; all when none is given.", autocompletion=complete_source),
 ]
 SourceOption = Annotated[
     list[str] | None,

@@ -62,11 +62,16 @@ def say_table(
     from rich.text import Text
 
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in titles:
         table.add_column(Text(title), justify="right" if title in right else "left", overflow="fold")
     for number, row in enumerate(rows):
         table.add_row(*(Text(clean(cell)) for cell in row), style=styles[number] if styles else None)
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    console = Console(highlight=False, width=WIDTH_WITHOUT_TERMINAL)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        say(line.rstrip())

@@ -164,7 +164,8 @@ def watching(call: Call, verb: str, subjects: Sequence[str], *, polled: bool = F
     from holdfast.application.application import Watcher
 
     call.stop.polled = polled
-    with _display(call, verb, subjects) as display:
+    # Backups and restores say at once that they have begun; a check is one line of JSON unless it takes its time.
+    with _display(call, verb, subjects, seconds_first=0.0 if polled else EVENT_SECONDS) as display:
         retries = RetryLines(display, call.stop.requested, every=call.verbose)
         quiet = call.quiet and not call.json
         yield Watcher(
@@ -177,10 +178,9 @@ def watching(call: Call, verb: str, subjects: Sequence[str], *, polled: bool = F
 
 
 @contextmanager
-def _display(call: Call, verb: str, subjects: Sequence[str]) -> Iterator[Display]:
+def _display(call: Call, verb: str, subjects: Sequence[str], *, seconds_first: float) -> Iterator[Display]:
     if call.json:
-        # A check is one line unless it takes its time; backups and restores say at once that they have begun.
-        yield EventDisplay(verb, seconds_first=0.0 if call.stop.polled else EVENT_SECONDS)
+        yield EventDisplay(verb, seconds_first=seconds_first)
     elif call.quiet:
         yield NoDisplay()
     elif sys.stderr.isatty():

@@ -60,7 +60,7 @@ def bars(verb: str, subjects: Sequence[str]) -> Iterator[BarsDisplay]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Bars(*columns, console=Console(stderr=True), transient=True, expand=True) as shown:
+    with Bars(*columns, console=Console(stderr=True), transient=True, expand=True, redirect_stdout=False) as shown:
         display = BarsDisplay(shown, verb)
         for subject in subjects:
             display.begin(subject)

@@ -146,8 +146,8 @@ class PageScanner:
         self._files: list[_File] = []
         self._notes: defaultdict[int, _Notes] = defaultdict(_Notes)
         self._lock = threading.Lock()
-        self._filling = _Batch()
-        self._idle: list[_Batch] = []
+        self._own = threading.local()
+        self._batches: list[_Batch] = []
 
     def watch(self, path: str, segment: int, size_bytes: int) -> Inspect:
         """Return what looks at the pieces of one relation file of that size."""
@@ -166,31 +166,33 @@ class PageScanner:
     def finish(self, stop_lsn: int) -> tuple[FileFindings, ...]:
         """Look at what is left and return all damage, by path. Call it once, after every piece was inspected."""
         with self._lock:
-            batch = self._filling
-        self._look(batch)
+            batches = list(self._batches)
+        for batch in batches:
+            self._look(batch)
         return tuple(sorted(self._findings(stop_lsn), key=lambda findings: findings.path))
+
+    def _batch_of_this_thread(self) -> _Batch:
+        batch: _Batch | None = getattr(self._own, "batch", None)
+        if batch is None:
+            batch = self._own.batch = _Batch()
+            with self._lock:
+                self._batches.append(batch)
+        return batch
 
     def _take(self, owner: int, file: _File, piece: memoryview, place: int) -> None:
         count = len(piece) // PAGE_BYTES  # A torn page at the end of a file is left to the log.
         done = 0
+        batch = self._batch_of_this_thread()
         while done < count:
-            full: _Batch | None = None
-            with self._lock:
-                batch = self._filling
-                taken = min(count - done, BATCH_PAGES - batch.filled)
-                batch.pages.put(batch.filled, piece[done * PAGE_BYTES : (done + taken) * PAGE_BYTES])
-                batch.runs.append(_Run(owner, taken, place + done, file.first_block, file.checksums_until))
-                batch.filled += taken
-                done += taken
-                if batch.filled == BATCH_PAGES:
-                    full = batch
-                    self._filling = self._idle.pop() if self._idle else _Batch()
-            if full is not None:
-                self._look(full)
-                full.runs.clear()
-                full.filled = 0
-                with self._lock:
-                    self._idle.append(full)
+            taken = min(count - done, BATCH_PAGES - batch.filled)
+            batch.pages.put(batch.filled, piece[done * PAGE_BYTES : (done + taken) * PAGE_BYTES])
+            batch.runs.append(_Run(owner, taken, place + done, file.first_block, file.checksums_until))
+            batch.filled += taken
+            done += taken
+            if batch.filled == BATCH_PAGES:
+                self._look(batch)
+                batch.runs.clear()
+                batch.filled = 0
 
     def _look(self, batch: _Batch) -> None:
         if not batch.filled:

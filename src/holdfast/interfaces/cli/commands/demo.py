@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from holdfast.interfaces.cli.call import Call, Section, command
-from holdfast.interfaces.cli.output import clean, say, say_event, say_table
-from holdfast.model.events import Progress
+
+SCALE = 30
 
 
 def add_to(app: typer.Typer) -> None:
@@ -20,48 +19,26 @@ def add_to(app: typer.Typer) -> None:
 
 def demo(
     call: Call,
+    scale: Annotated[
+        int, typer.Option("--scale", metavar="N", help="pgbench's scale; 30 makes a cluster of more than 500 MB.")
+    ] = SCALE,
     folder: Annotated[
-        Path | None, typer.Option("--folder", metavar="FOLDER", help="Below which folder to do it. [a temporary one]")
+        Path | None, typer.Option("--folder", metavar="FOLDER", help="Where to play it. [a temporary folder]")
     ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave everything there afterwards, to look at.")] = False,
-    scale: Annotated[int, typer.Option("--scale", metavar="N", help="pgbench's scale: 18 MB each.")] = 30,
-) -> int | None:
-    """See a throwaway server backed up, damaged and brought back."""
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the files there afterwards, to look at.")] = False,
+) -> None:
+    """See a throwaway server backed up, damaged and brought back.
+
+    Uses PostgreSQL's programs of this machine, touches no server that is there, and leaves none running.
+    """
     from holdfast.demo import DemoOrder, run_demo
+    from holdfast.interfaces.cli.demo_report import EventReport, showing_demo, told_outcome
 
-    order = DemoOrder(scale=scale, keep=keep, folder=folder, environment=call.environment)
-    run_demo(order, _JsonReport() if call.json else _TextReport(quiet=call.quiet), call.stop.requested)
-    return 0
-
-
-class _TextReport:
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-
-    def step(self, title: str) -> None:
-        if not self._quiet:
-            say(f"\n== {clean(title)}")
-
-    def line(self, text: str) -> None:
-        if not self._quiet:
-            say(f"   {clean(text)}")
-
-    def progress(self, progress: Progress) -> None:
-        pass
-
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        say_table(columns, rows, right=columns[1:])
-
-
-class _JsonReport:
-    def step(self, title: str) -> None:
-        say_event({"event": "step", "title": title})
-
-    def line(self, text: str) -> None:
-        say_event({"event": "line", "text": text})
-
-    def progress(self, progress: Progress) -> None:
-        say_event({"event": "progress", "done_bytes": progress.done_bytes})
-
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        say_event({"event": "table", "title": title, "columns": list(columns), "rows": [list(row) for row in rows]})
+    order = DemoOrder(scale, keep, folder.absolute() if folder is not None else None, environment=call.environment)
+    # An interrupt is raised in here as well: the demo takes its servers down on the way out.
+    if call.json:
+        report = EventReport()
+        report.end(told_outcome(run_demo(order, report, call.stop.requested)))
+        return
+    with showing_demo(quiet=call.quiet) as shown:
+        run_demo(order, shown, call.stop.requested)

@@ -89,7 +89,8 @@ def init(
 ) -> None:
     """Set up: the configuration, repositories, the first key.
 
-    Prints the recovery kit. Asks for what is missing. With a configuration that exists it makes only what is missing of what it names.
+    Prints the recovery kit. Asks for what is missing. A configuration that exists stays as it is: then only those
+    repositories and key slots are made that it names and that are not there.
     """
     from holdfast.application.setup import SetupOrder, set_up
     from holdfast.config.location import config_to_write
