@@ -186,7 +186,7 @@ class Stage:
             "systemctl",
             f'case "$1" in\n'
             f"stop) exec {control} stop -m fast ;;\n"
-            f"start) exec {control} -l {self.server.log_path} -o {shlex.quote(options)} start ;;\n"
+            f"start) exec {control} -l {self.folder / 'var/tmp/main.log'} -o {shlex.quote(options)} start ;;\n"
             f'*) echo "systemctl $1 is not played here" >&2; exit 64 ;;\nesac',
         )
 

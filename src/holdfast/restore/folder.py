@@ -14,7 +14,7 @@ from holdfast.model.errors import Conflict, OutOfSpace, SourceFailed
 from holdfast.model.events import OnProgress
 from holdfast.repository.area import Area
 from holdfast.repository.format.record import BackupRecord
-from holdfast.repository.format.tree import TreeEntry
+from holdfast.repository.format.tree import TreeEntry, check_tree
 from holdfast.repository.index.lookup import open_index
 from holdfast.repository.reading import ChunkReader, read_content, read_tree
 from holdfast.restore.files import FileContent, FileWriter, Written, sync, write_failed
@@ -78,6 +78,7 @@ def restore_folder(
     try:
         reader = ChunkReader(area, index)
         entries = list(read_tree(reader, record, hands.executor))
+        check_tree(f"the tree of backup {record.id}", entries)
         plan = _plan(reader, record, refill, order.target, entries, hands.executor)
         _refuse_roots(plan, delta=order.delta)
         _refuse_small_disk(plan, entries, delta=order.delta)
@@ -156,14 +157,16 @@ def _refuse_small_disk(plan: FolderPlan, entries: Sequence[TreeEntry], *, delta:
 def _execute(
     plan: FolderPlan, entries: Sequence[TreeEntry], writer: FileWriter, order: RestoreOrder, hands: Hands
 ) -> Restored:
-    _make_folders(plan)
     removed = 0
     if order.delta:
-        # Out of the way first: from here on the target does not start until all of it is right.
+        # Links first: what lies behind one is not the target's, and must be neither renamed nor written to.
+        removed = _remove_folder_links(plan)
+        # Out of the way next: from here on the target does not start until all of it is right.
         for step in plan.last:
-            if step.path.exists():
+            if step.path.is_file() and not step.path.is_symlink():
                 step.path.replace(_unfinished(step.path))
-        removed = _remove_strangers(plan)
+        removed += _remove_strangers(plan)
+    _make_folders(plan)
     files = [_content(step, entries, step.path) for step in plan.files]
     last = [_content(step, entries, _unfinished(step.path)) for step in plan.last]
     written = writer.write([*files, *last], delta=order.delta)
@@ -200,24 +203,36 @@ def _make_folders(plan: FolderPlan) -> None:
         raise write_failed(Path(error.filename or plan.roots[0]), error) from error
 
 
+def _remove_folder_links(plan: FolderPlan) -> int:
+    """Remove links that stand where the plan has folders below a root; a root itself may be a link."""
+    found = [folder for folder, _ in sorted(plan.folders) if folder not in plan.roots]
+    removed = 0
+    for folder in found:  # parents come before what lies in them
+        if folder.is_symlink():
+            folder.unlink()
+            removed += 1
+    return removed
+
+
 def _remove_strangers(plan: FolderPlan) -> int:
     """Remove what the plan does not put there; links are removed and never followed, mount points stay."""
-    wanted = {step.path for step in plan.files} | {_unfinished(step.path) for step in plan.last}
-    wanted |= {path for path, _, _ in plan.generated} | {folder for folder, _ in plan.folders} | set(plan.roots)
+    files_wanted = {step.path for step in plan.files} | {_unfinished(step.path) for step in plan.last}
+    files_wanted |= {path for path, _, _ in plan.generated}
+    folders_wanted = {folder for folder, _ in plan.folders} | set(plan.roots)
     removed = 0
     for root in plan.roots:
         for folder, names, files in os.walk(root, topdown=False):
             here = Path(folder)
             for name in files:
                 path = here / name
-                if path not in wanted or not stat.S_ISREG(path.lstat().st_mode):
+                if path not in files_wanted or not stat.S_ISREG(path.lstat().st_mode):
                     path.unlink()
                     removed += 1
             for name in names:
                 path = here / name
                 if path.is_symlink():
                     path.unlink()
-                elif path not in wanted and not path.is_mount() and not any(path.iterdir()):
+                elif path not in folders_wanted and not path.is_mount() and not any(path.iterdir()):
                     path.rmdir()
                 else:
                     continue

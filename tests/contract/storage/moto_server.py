@@ -17,13 +17,30 @@ ACCESS_KEY = "testing"
 SECRET_KEY = "testing-secret"
 REGION = "eu-central-1"
 
+ONE_BY_ONE = """
+import threading
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
+from moto.server import main
+
+lock = threading.Lock()
+answer = DomainDispatcherApplication.__call__
+
+def answer_one_by_one(self, environ, start_response):
+    with lock:
+        return answer(self, environ, start_response)
+
+DomainDispatcherApplication.__call__ = answer_one_by_one
+main()
+"""
+"""moto looks for a name and puts the object in two steps: side by side, two conditional puts may both succeed there."""
+
 
 @contextlib.contextmanager
 def running_moto() -> Iterator[str]:
     """Give the endpoint of a server that lives as long as the context."""
     port = _free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, "-c", ONE_BY_ONE, "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

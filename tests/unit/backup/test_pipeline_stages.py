@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
-from holdfast.backup import packer, pipeline, slabs
+from holdfast.backup import packer, pipeline, slabs, taking
 from holdfast.backup.dedup import Deduplicator
 from holdfast.backup.pipeline import PACKS_WAITING_MAX, UPLOADERS, Pipeline, PipelineSettings, Poured
 from holdfast.backup.slabs import SLABS_MAX, Slab
@@ -89,8 +90,9 @@ def small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packer, "PACK_SLACK_BYTES", MEBIBYTE)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 5])
-def test_everything_comes_back(workers: int, executor: Executor) -> None:
+@pytest.mark.parametrize("workers", [2, 5])
+def test_everything_comes_back(workers: int, executor: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline.os, "cpu_count", lambda: workers)
     area = area_of()
     files: dict[str, File | bytes] = {
         "pages": File(noise(3 * MEBIBYTE + 17), Layout.PAGES, 8192),
@@ -107,14 +109,7 @@ def test_everything_comes_back(workers: int, executor: Executor) -> None:
     assert record.entries == len(files) + 1
     assert record.size_bytes == sum(map(len, back.values()))
     assert record.stored_bytes == sum(area.list_packs().values())
-    again = Pipeline  # the same content through another number of workers is stored no second time
-    with opened(area) as index, again(area, index, PipelineSettings(workers=workers), ignore) as sink:
-        for path, content in back.items():
-            file = files[path]
-            put(sink, path, content, file.layout if isinstance(file, File) else Layout.CONTENT)
-        poured = sink.finish()
-    assert len(area.list_packs()) - len(poured.packs) in (0, -0)
-    assert set(poured.packs) <= set(area.list_packs())
+    assert take(area, files, executor).record.stored_bytes == 0
 
 
 def test_the_same_chunk_is_stored_once_in_a_run() -> None:
@@ -218,7 +213,7 @@ def test_a_slow_store_holds_the_source_up_and_memory_stays_bounded(monkeypatch: 
     def feed(sink: StreamSink) -> None:
         nonlocal written
         stream = sink.open(Entry("a", layout=Layout.PAGES))
-        for number in range(200):
+        for number in range(120):
             stream.write(noise(MEBIBYTE, number))
             written += 1
         stream.close()
@@ -231,11 +226,11 @@ def test_a_slow_store_holds_the_source_up_and_memory_stays_bounded(monkeypatch: 
             time.sleep(0.5)
         # What is under way: slabs, the packs waiting and being sent, the one being filled, and a little beside.
         bound = SLABS_MAX * 8 + (PACKS_WAITING_MAX + UPLOADERS + 2) * 2 + 2
-        assert 0 < written <= bound < 200
+        assert 0 < written <= bound < 120
         assert store.waiting == UPLOADERS
         store.go.set()
         poured = running.result(60)
-    assert poured.size_bytes == 200 * MEBIBYTE
+    assert poured.size_bytes == 120 * MEBIBYTE
     assert len(made) == SLABS_MAX
 
 
@@ -354,7 +349,7 @@ def test_progress_ends_at_what_was_written() -> None:
         sink.expect(5)
         put(sink, "a", b"12345")
         sink.finish()
-    assert (told[-1].done, told[-1].total) == (5, 5)
+    assert (told[-1].done_bytes, told[-1].expected_bytes) == (5, 5)
 
 
 @pytest.fixture
@@ -390,7 +385,7 @@ def test_without_a_sample_nothing_is_read_back(taken: tuple[Area, bytes, list[st
     poured = pour(
         replace(area, store=watched), lambda sink: put(sink, "a", content), PipelineSettings(workers=2, sample=0.0)
     )
-    assert poured.stored_bytes == 0
+    assert poured.stored_bytes < 1000  # the tree alone
     assert not any(point == f"before get {name}" for point in watched.points for name in packs)
 
 
@@ -399,7 +394,7 @@ def test_a_full_backup_through_the_program_stores_broken_packs_again_and_says_so
     taken: tuple[Area, bytes, list[str]], executor: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     area, content, packs = taken
-    monkeypatch.setattr(pipeline.PipelineSettings.__init__, "__defaults__", (3, 1.0, 0))
+    monkeypatch.setattr(taking, "PipelineSettings", partial(PipelineSettings, sample=1.0))
     name = packs[0]
     data = bytes(area.store.get(name))
     replace_object(area.store, name, flipped(data, 8 * (len(data) // 2)))
@@ -442,11 +437,11 @@ def test_a_pack_that_arrived_is_counted_on_and_its_chunks_are_known() -> None:
         assert dedup.packs == {facts.name: facts.size}
 
 
-def test_a_tree_larger_than_its_buffer_comes_back(monkeypatch: pytest.MonkeyPatch, executor: Executor) -> None:
-    monkeypatch.setattr(packer, "TREE_BUFFER_BYTES", 1 << 19)
-    area = area_of()
-    files: dict[str, File | bytes] = {f"folder/{number:06d}-{'x' * 90}": b"" for number in range(9000)}
+def test_a_tree_larger_than_its_buffer_comes_back(executor: Executor) -> None:
+    area, long = area_of(), noise(500).hex()
+    files: dict[str, File | bytes] = {f"folder/{number:06d}-{long}": b"" for number in range(11_000)}
     record = take(area, files, executor).record
+    assert record.tree.size > packer.TREE_BUFFER_BYTES
     assert record.tree.depth == 1
     assert list(contents(area, record, executor)) == list(files)
 
@@ -454,6 +449,9 @@ def test_a_tree_larger_than_its_buffer_comes_back(monkeypatch: pytest.MonkeyPatc
 def test_the_slow_replacement_of_the_chunker_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     import pyfastcdc
 
-    monkeypatch.setattr(pyfastcdc.FastCDC, "__module__", "pyfastcdc.py.slow", raising=False)
-    with pytest.raises((IntegrityBroken, TypeError)):
+    class Slow:
+        __module__ = "pyfastcdc.py.fastcdc"
+
+    monkeypatch.setattr(pyfastcdc, "FastCDC", Slow)
+    with pytest.raises(IntegrityBroken, match="slow replacement"):
         slabs.content_cutter(1)

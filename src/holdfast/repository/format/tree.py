@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from holdfast.model.documents import JsonObject, encode_document
@@ -65,6 +66,19 @@ def check_path(what: str, path: str) -> None:
     """Refuse a path that could leave the folder it is put into; raises ``IntegrityBroken``."""
     if not path or path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
         raise broken(what, f"the path {path!r} is not a plain relative one")
+
+
+def check_tree(what: str, entries: Iterable[TreeEntry]) -> None:
+    """Refuse a tree in which a path occurs twice, or lies below a file; raises ``IntegrityBroken``."""
+    types: dict[str, str] = {}
+    for entry in entries:
+        if entry.path in types:
+            raise broken(what, f"the path {entry.path!r} occurs twice in its tree")
+        types[entry.path] = entry.type
+    for path in types:
+        parent = path.rpartition("/")[0]
+        if types.get(parent) == "file":
+            raise broken(what, f"the path {path!r} lies below a file of its tree")
 
 
 def parse_line(what: str, line: bytes) -> TreeEntry:
