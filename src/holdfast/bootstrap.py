@@ -129,8 +129,8 @@ class Tools:
 
 
 @contextmanager
-def tools(environment: Mapping[str, str]) -> Iterator[Tools]:
-    """Make the threads of a command; they end with it."""
+def tools(environment: Mapping[str, str], on_notice: Callable[[str], None]) -> Iterator[Tools]:
+    """Make the threads of a command; they end with it. ``on_notice`` is told what goes wrong beside the work."""
     threads = min(THREADS_MAX, max(2, os.cpu_count() or 2) + 2)
     with ThreadPoolExecutor(threads, thread_name_prefix="holdfast") as executor:
-        yield Tools(executor, Remembered(state_folder(environment)))
+        yield Tools(executor, Remembered(state_folder(environment), on_notice))

@@ -44,7 +44,7 @@ class Stage:
     What stands for what (the whole table; nothing else of a page is changed):
 
     - ``db.internal`` is 127.0.0.1, 5432 the port of the page's server, 5433 a free port;
-    - ``/usr/lib/postgresql/17/bin`` is where that server's programs are, ``/var/lib/postgresql/17/main`` its data folder;
+    - ``/usr/lib/postgresql/17/bin`` is where its programs are, ``/var/lib/postgresql/17/main`` its data folder;
     - the folders of ``HOST_FOLDERS`` lie below the page's folder, and so does the home;
     - ``sudo -u postgres`` becomes the account that runs the servers, where we are root; ``chown`` hands to it;
     - ``systemctl`` starts and stops the page's server; ``pip`` does nothing, because holdfast is installed;
@@ -160,6 +160,7 @@ class Stage:
             "PATH": programs,
             "HOME": str(self.folder / "home"),
             "LC_ALL": "C.UTF-8",
+            "PYTHONUNBUFFERED": "1",  # what a command says on both outputs comes in the order of a terminal
             "PGPORT": str(self.server.port),
             "PGHOST": "/tmp",
             "PGUSER": "postgres",

@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,8 +79,8 @@ BEFORE: dict[str, Callable[[Stage], None]] = {
 
 @pytest.fixture
 def stage(postgres_servers: PostgresServers, server_folder: Path) -> Iterator[Stage]:
-    settings = quick_settings({"unix_socket_directories": "/tmp"})
-    server = postgres_servers.start_copy(MAJOR, _with_rules(settings))
+    settings = replace(quick_settings({"unix_socket_directories": "/tmp"}), hba_lines=HBA_LINES)
+    server = postgres_servers.start_copy(MAJOR, settings)
     made = Stage(server_folder, server, free_port(random.SystemRandom()))
     made.set(HOLDFAST_CONFIG=str(server_folder / "etc/holdfast/holdfast.yaml"))
     try:
@@ -119,12 +120,6 @@ def first_missing(shows: str, output: str) -> str | None:
         if line != "..." and not any(pattern.fullmatch(printed) for printed in rest):
             return line
     return None
-
-
-def _with_rules(settings):  # type: ignore[no-untyped-def]
-    from dataclasses import replace
-
-    return replace(settings, hba_lines=HBA_LINES)
 
 
 def _offer_buckets(stage: Stage, endpoint: str) -> None:

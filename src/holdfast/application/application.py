@@ -78,7 +78,7 @@ class Application:
     def _open(self) -> Iterator[_Opened]:
         with (
             bootstrap.opened_repository(self.config, self._repository, self._watcher.on_retry) as repository,
-            bootstrap.tools(self.config.environment) as tools,
+            bootstrap.tools(self.config.environment, self._watcher.on_notice) as tools,
         ):
             yield _Opened(repository, tools)
 

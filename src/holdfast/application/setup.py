@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,12 +27,14 @@ from holdfast.repository.repository import (
     open_repository,
     read_identity,
 )
+from holdfast.storage.clock import measure_clock
 from holdfast.storage.port import Store
 from holdfast.storage.race import probe_race
 from holdfast.storage.settled import Retry, ignore_retry
 
 PASSPHRASE_CHARACTERS_MIN = 8
 PASSPHRASE_DIFFERENT_MIN = 4
+CLOCK_SECONDS_NOTICE = 30.0
 _OBVIOUS = ("password", "passphrase", "holdfast", "changeme", "123456", "qwerty", "letmein")
 
 
@@ -71,6 +73,7 @@ class _Work:
     keys: _Keys
     label: str
     on_retry: Callable[[Retry], None]
+    notices: list[str] = field(default_factory=list)
 
 
 def set_up(
@@ -98,7 +101,7 @@ def set_up(
         config_written=text is not None,
         repositories=repositories,
         key_file=work.keys.fresh_path,
-        notices=(),
+        notices=tuple(work.notices),
         kit=recovery_kit(config, repositories, generated=fresh.secret if fresh is not None else None),
     )
 
@@ -162,7 +165,7 @@ def _create(work: _Work, store: Store) -> Repository:
     for unlock in work.keys.all:
         if isinstance(unlock, Passphrase):
             refuse_weak(unlock.secret)
-    _refuse_unfit(store)
+    _refuse_unfit(work, store)
     _write_fresh(work.keys)
     first, *others = work.keys.all
     now = datetime.now(UTC)
@@ -187,7 +190,7 @@ def _open(work: _Work, store: Store) -> Repository:
 
 def _carry(work: _Work, origin: Repository, name: str, store: Store) -> RepositoryView:
     if not _exists(store):
-        _refuse_unfit(store)
+        _refuse_unfit(work, store)
     made = carry_repository(origin, store, datetime.now(UTC))
     return RepositoryView(name, work.config.repository(name).url, origin.id.hex(), made)
 
@@ -198,7 +201,13 @@ def _write_fresh(keys: _Keys) -> None:
         write_new_file(keys.fresh_path, keys.fresh.secret.reveal(), SECRET_MODE)
 
 
-def _refuse_unfit(store: Store) -> None:
+def _refuse_unfit(work: _Work, store: Store) -> None:
+    """Try what only a real try tells, below ``volatile/probe/``; a clock far off is no reason to refuse, only told."""
+    clock = measure_clock(store)
+    if abs(clock.offset_seconds) - clock.uncertainty_seconds > CLOCK_SECONDS_NOTICE:
+        work.notices.append(
+            f"the clock of {store.url} is {clock.offset_seconds:+.0f} s from this machine's; set this machine's clock"
+        )
     found = probe_race(store)
     if not found.sound:
         raise Denied(

@@ -128,8 +128,10 @@ def _check_history(state: _Checking, remembered: Remembered | None) -> History:
     for unsigned in (entry for entry, _ in history.entries if not entry.counts):
         message = f"history entry {unsigned.number} would take something away and is not signed: it does not count"
         state.note(names.history_entry(state.area.keys.area, unsigned.number), message)
+    lost = rules.missing_live(history.state, (entry.number for entry, _ in history.entries))
+    backups = [backup for number, backup in history.state.live if number in lost]
     for message in history.breaks:
-        state.note(names.history(state.area.keys.area), f"the history of {state.area.title}: {message}")
+        state.note(names.history(state.area.keys.area), f"the history of {state.area.title}: {message}", backups)
     if remembered is not None:
         try:
             rules.refuse_rollback(state.area.title, remembered.seen(state.area), history.head, history.hash_of)

@@ -53,7 +53,9 @@ class Program:
         own = {"HOME": str(self.folder), "HOLDFAST_STATE_DIR": str(self.folder / "state")}
         return {**kept, **own, "HOLDFAST_PASSPHRASE": PASSPHRASE, **self.variables}
 
-    def start(self, *arguments: str | Path, variables: Mapping[str, str | None] | None = None) -> subprocess.Popen[bytes]:
+    def start(
+        self, *arguments: str | Path, variables: Mapping[str, str | None] | None = None
+    ) -> subprocess.Popen[bytes]:
         """Start a process; None takes a variable away."""
         changed = {**self.environment, **(variables or {})}
         return subprocess.Popen(

@@ -32,6 +32,14 @@ COMMANDS = (
 )
 
 
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """An application that is set up and has no backups, for tests that change nothing."""
+    program = Program(tmp_path_factory.mktemp("ready"))
+    program.init()
+    return program
+
+
 def imported_by(code: str) -> set[str]:
     script = f"import sys\n{code}\nprint('imported', *sys.modules)"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
@@ -82,16 +90,19 @@ def test_the_version_is_printed(program: Program) -> None:
     ],
     ids=" ".join,
 )
-def test_an_unknown_command_or_option_is_2_as_text_and_as_json(program: Program, words: tuple[str, ...]) -> None:
-    ended = program.run(*words)
-    assert ended.code == 2
-    assert ended.err.startswith("error: ")
-    assert "hint: " in ended.err
+def test_an_unknown_command_or_option_is_2_in_json_too(program: Program, words: tuple[str, ...]) -> None:
     told = program.run(*words, "--json")
     assert told.code == 2
     assert told.error["kind"] == "usage"
     assert told.error["exit_code"] == 2
     assert not told.out
+
+
+def test_a_usage_error_is_text_with_a_hint(program: Program) -> None:
+    ended = program.run("bakup")
+    assert ended.code == 2
+    assert ended.err.startswith("error: no such command")
+    assert "hint: See `holdfast --help`" in ended.err
 
 
 def test_no_command_prints_the_help_and_is_2(program: Program) -> None:
@@ -129,37 +140,33 @@ def test_an_absent_configuration_is_2_and_says_where_it_was_looked_for(program: 
     ],
     ids=" ".join,
 )
-def test_what_is_not_there_or_not_possible_is_2(program: Program, words: tuple[str, ...]) -> None:
-    program.init()
-    ended = program.run(*words)
+def test_what_is_not_there_or_not_possible_is_2(ready: Program, words: tuple[str, ...]) -> None:
+    ended = ready.run(*words)
     assert ended.code == 2, ended
     assert ended.err.startswith("error: ")
 
 
-def test_lists_are_empty_where_nothing_was_backed_up(program: Program) -> None:
-    program.init()
-    assert program.done("backups", "--json").document == []
-    assert program.done("runs", "--json").document == []
-    assert program.done("check", "--json").document["sound"] is True
+def test_lists_are_empty_where_nothing_was_backed_up(ready: Program) -> None:
+    assert ready.done("backups", "--json").document == []
+    assert ready.done("runs", "--json").document == []
+    assert ready.done("check", "--json").document["sound"] is True
 
 
-def test_reading_commands_write_nothing_into_the_repository(program: Program) -> None:
-    program.init()
-    before = sorted(path for path in (program.folder / "repository").rglob("*"))
+def test_reading_commands_write_nothing_into_the_repository(ready: Program) -> None:
+    before = sorted(path for path in (ready.folder / "repository").rglob("*"))
     for words in (("backups",), ("runs",), ("key", "list"), ("config", "check"), ("restore", "--plan")):
-        program.run(*words)
-    assert sorted(path for path in (program.folder / "repository").rglob("*")) == before
+        ready.run(*words)
+    assert sorted(path for path in (ready.folder / "repository").rglob("*")) == before
 
 
-def test_source_names_are_completed_from_the_configuration(program: Program) -> None:
-    program.init()
+def test_source_names_are_completed_from_the_configuration(ready: Program) -> None:
     asked = {
         "_HOLDFAST_COMPLETE": "complete_bash",
         "COMP_WORDS": "holdfast backup or",
         "COMP_CWORD": "2",
         "_TYPER_COMPLETE_ARGS": "holdfast backup or",
     }
-    assert "orders" in program.run(variables=asked).out.split()
+    assert "orders" in ready.run(variables=asked).out.split()
 
 
 def test_completion_is_silent_without_a_configuration(program: Program) -> None:

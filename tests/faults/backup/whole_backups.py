@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -97,10 +97,11 @@ class World:
     executor: Executor
     folder: Path
     hosts: int = 0
+    forgotten: list[str] = field(default_factory=list)
 
     @property
     def remembered(self) -> Remembered:
-        return Remembered(self.folder / f"host-{self.hosts}")
+        return Remembered(self.folder / f"host-{self.hosts}", self.forgotten.append)
 
     def move_to_a_new_host(self) -> None:
         """Begin anew on a host that has seen nothing yet."""
@@ -175,7 +176,7 @@ def area_of(store: Store) -> Area:
 
 
 def make(store: Store) -> Repository:
-    return create_repository(store, KEY, "first", datetime.now(UTC))[0]
+    return create_repository(settled(store), KEY, "first", datetime.now(UTC))[0]
 
 
 def settled(store: Store) -> SettledStore:

@@ -13,6 +13,15 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from tests.unit.repository.repository_examples import (
+    File,
+    area_of,
+    contents,
+    flipped,
+    replace_object,
+    settled,
+    take,
+)
 
 from holdfast.backup import packer, pipeline, slabs, taking
 from holdfast.backup.dedup import Deduplicator
@@ -30,15 +39,6 @@ from holdfast.storage.faulty import Fault, FaultKind, FaultyStore
 from holdfast.storage.opening import open_store
 from holdfast.storage.port import Data
 from holdfast.storage.settings import StoreSettings
-from tests.unit.repository.repository_examples import (
-    File,
-    area_of,
-    contents,
-    flipped,
-    replace_object,
-    settled,
-    take,
-)
 
 MEBIBYTE = 1 << 20
 Feed = Callable[[StreamSink], None]
@@ -258,9 +258,7 @@ def test_leaving_without_finishing_abandons_everything() -> None:
 @pytest.mark.usefixtures("small_packs")
 @pytest.mark.parametrize(("kind", "error"), [(FaultKind.NO_SPACE, OutOfSpace), (FaultKind.EXPIRED, Denied)])
 @pytest.mark.parametrize("skip", [0, 3])
-def test_an_error_of_an_upload_comes_up_through_the_source(
-    kind: FaultKind, error: type[Exception], skip: int
-) -> None:
+def test_an_error_of_an_upload_comes_up_through_the_source(kind: FaultKind, error: type[Exception], skip: int) -> None:
     faulty = FaultyStore(open_store(StoreSettings("memory://")), (Fault(kind, "create", "packs/", skip=skip),))
     area = area_of(settled(faulty))
     reached = 0
@@ -410,9 +408,7 @@ def test_a_sampled_pack_that_is_gone_or_another_is_not_counted_on(taken: tuple[A
     area, _, packs = taken
     with opened(area) as index:
         dedup = Deduplicator(area, index, 1.0, random.Random(1))
-        facts = {
-            names.pack(area.keys.area, pack.name): pack for _, segment in index.segments for pack in segment.packs
-        }
+        facts = {names.pack(area.keys.area, pack.name): pack for _, segment in index.segments for pack in segment.packs}
         area.store.delete(packs[0])
         replace_object(area.store, packs[1], bytes(area.store.get(packs[2])))
         answers = [dedup._trust(facts[name]) for name in packs[:3]]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.repository.repository_examples import slices
 
 from holdfast.backup.slabs import (
     ALIGNMENT,
@@ -24,7 +25,6 @@ from holdfast.backup.slabs import (
 from holdfast.backup.stages import Run
 from holdfast.model.errors import SourceFailed
 from holdfast.sources.port import Entry, EntryType, Layout
-from tests.unit.repository.repository_examples import slices
 
 CUT = content_cutter(0x1234_5678_9ABC)
 NOISE = random.Random(5).randbytes(20 << 20)

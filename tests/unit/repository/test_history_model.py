@@ -15,12 +15,12 @@ from functools import cache
 from typing import TypeAlias
 
 import pytest
+from tests.unit.repository.repository_examples import NOW, RUN
 
 from holdfast.repository.format import rules
 from holdfast.repository.format.entry import Checkpoint, EntryKind, HistoryEntry
 from holdfast.repository.format.names import BackupId, PackName
 from holdfast.repository.format.rules import HistoryState
-from tests.unit.repository.repository_examples import NOW, RUN
 
 Numbers: TypeAlias = tuple[int, ...]
 Local: TypeAlias = tuple[int | Numbers, ...]
@@ -237,9 +237,13 @@ class Expirer:
 
 @dataclass(frozen=True, slots=True)
 class Pruner:
-    """Repacks what is partly needed, condemns the rest by a checkpoint, and deletes what is condemned."""
+    """Repacks what is partly needed, condemns the rest by a checkpoint, and deletes what is condemned.
+
+    With ``deletes`` false the deleting is left to others (who decide and delete in one step).
+    """
 
     name: str
+    deletes: bool = True
 
     def steps(self, model: Model, local: Local, world: World) -> Steps:
         history, packs = world
@@ -261,7 +265,7 @@ class Pruner:
                 longer = model.read_on(view, history)
                 yield (FAILED if longer is None else (1, longer)), world
             case (4, int(mine)):
-                yield (FAILED if model.is_lost(history, mine) else (5,)), world
+                yield (FAILED if model.is_lost(history, mine) else (5,) if self.deletes else DONE), world
             case (5,):  # read the history and list the packs again: what may be deleted
                 broken = model.is_broken(history)
                 batch = 0 if broken else model.deletable(history, packs)
@@ -445,10 +449,12 @@ WRITER_B = Writer("writer b", frozenset("b"))
 WRITER_AC = Writer("writer ac", frozenset("ac"))
 EXPIRER = Expirer("expirer", BackupId("first"))
 PRUNER, PRUNER_2 = Pruner("pruner 1"), Pruner("pruner 2")
-STATES_MAX = 12_000_000
+WRITER_A = Writer("writer a", frozenset("a"))
+PLANNERS = (Pruner("pruner 1", deletes=False), Pruner("pruner 2", deletes=False))
+STATES_MAX = 30_000_000
 
 
-def explored(*processes: Process, setting: Setting = Setting()) -> Found:  # noqa: B008
+def explored(*processes: Process, setting: Setting = Setting()) -> Found:
     return Explorer(processes, setting).explore(STATES_MAX)
 
 
@@ -521,7 +527,9 @@ def test_a_prune_that_slept_condemns_nothing_that_others_came_to_count_on() -> N
     [
         ((WRITER_AC, PRUNER, PRUNER_2), True, 300_000),
         ((WRITER_B, WRITER_AC, EXPIRER, PRUNER), True, 800_000),
-        ((WRITER_B, EXPIRER, PRUNER, PRUNER_2), False, 1),
+        ((WRITER_B, WRITER_A, *PLANNERS), False, 700_000),
+        ((WRITER_B, EXPIRER, *PLANNERS), False, 750_000),
+        ((WRITER_B, WRITER_A, EXPIRER, *PLANNERS), False, 5_000_000),
     ],
     ids=lambda value: "-".join(process.name for process in value) if isinstance(value, tuple) else "",
 )

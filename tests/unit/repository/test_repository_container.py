@@ -12,6 +12,7 @@ import zstandard
 from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.repository.repository_examples import flipped, memory
 
 from holdfast.model.errors import IntegrityBroken, KeyInvalid
 from holdfast.repository.area import fetch
@@ -42,7 +43,6 @@ from holdfast.repository.format.container import (
     read_frames,
     toc_aad,
 )
-from tests.unit.repository.repository_examples import flipped, memory
 
 REPOSITORY = bytes(16)
 AREA = bytes([7] * 16)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.repository.repository_examples import area_of, record_like
 
 from holdfast.backup.packer import ListBuilder
 from holdfast.model.errors import IntegrityBroken
@@ -43,7 +44,6 @@ from holdfast.repository.format.record import (
     parse_record,
 )
 from holdfast.repository.format.tree import TreeEntry, encode_line, parse_line
-from tests.unit.repository.repository_examples import area_of, record_like
 
 
 def chunk(number: int) -> ChunkId:
@@ -157,9 +157,7 @@ TIMES = st.one_of(st.none(), st.integers(-(1 << 40), 1 << 40))
 ENTRIES = st.one_of(
     st.builds(TreeEntry, PATHS, st.just("folder"), MODES, TIMES),
     st.builds(TreeEntry, PATHS, st.just("link"), MODES, TIMES, NAME),
-    st.builds(
-        TreeEntry, PATHS, st.just("file"), MODES, TIMES, st.none(), st.sampled_from(["pages", "content"]), REFS
-    ),
+    st.builds(TreeEntry, PATHS, st.just("file"), MODES, TIMES, st.none(), st.sampled_from(["pages", "content"]), REFS),
 )
 
 
@@ -275,7 +273,13 @@ def test_names_come_back_and_strangers_are_passed_over() -> None:
     area, name = AreaId(bytes(16)), PackName(bytes(range(32)))
     assert parse_pack(pack(area, name)) == name
     assert parse_history(history_entry(area, 12)) == 12
-    for other in ("", "packs", pack(area, name)[:-1], pack(area, name).upper(), pack(area, name).replace("/00/", "/01/")):
+    for other in (
+        "",
+        "packs",
+        pack(area, name)[:-1],
+        pack(area, name).upper(),
+        pack(area, name).replace("/00/", "/01/"),
+    ):
         assert parse_pack(other) is None
     for other in (history_entry(area, 1)[:-1], history_entry(area, 1) + "0", "areas/x/history/000000000001"):
         assert parse_history(other) is None

@@ -10,9 +10,21 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.repository.repository_examples import (
+    NOW,
+    REPOSITORY,
+    ROOT,
+    RUN,
+    area_keys,
+    area_of,
+    backup_entry,
+    entry_like,
+    memory,
+    replace_object,
+)
 
 from holdfast.model.documents import JsonObject, encode_document
-from holdfast.model.errors import Conflict, IntegrityBroken, KeyInvalid, NotFound
+from holdfast.model.errors import Conflict, IntegrityBroken, NotFound
 from holdfast.repository import history as histories
 from holdfast.repository.area import Area
 from holdfast.repository.format import names, rules
@@ -30,18 +42,6 @@ from holdfast.repository.format.names import BackupId, PackName, StoreId
 from holdfast.repository.format.rules import HistoryState
 from holdfast.repository.history import History
 from holdfast.repository.remembered import Remembered
-from tests.unit.repository.repository_examples import (
-    NOW,
-    REPOSITORY,
-    ROOT,
-    RUN,
-    area_keys,
-    area_of,
-    backup_entry,
-    entry_like,
-    memory,
-    replace_object,
-)
 
 A, B, C = (BackupId(letter * 32) for letter in "abc")
 
@@ -116,7 +116,9 @@ def test_an_entry_comes_back(
 
 def test_more_condemned_packs_than_one_frame_holds_come_back() -> None:
     condemned = tuple(PackName(number.to_bytes(32, "big")) for number in range(CONDEMNED_PER_FRAME + 1))
-    entry = replace(HistoryEntry(5, EntryKind.PRUNE, None, "here", RUN, NOW), checkpoint=Checkpoint(condemned=condemned))
+    entry = replace(
+        HistoryEntry(5, EntryKind.PRUNE, None, "here", RUN, NOW), checkpoint=Checkpoint(condemned=condemned)
+    )
     frames = encode_entry(entry)
     assert len(frames) == 3
     assert parse_entry("it", 5, 1, [*frames, bytes(64)]).checkpoint.condemned == condemned
@@ -315,7 +317,7 @@ def test_a_writer_with_an_old_key_finds_out_when_its_number_was_taken_under_the_
     history = put(old, executor, backup_entry(old, A))
     new = rotated_area(old)
     put(new, executor, backup_entry(new, B))
-    with pytest.raises(KeyInvalid, match="epoch 2"):
+    with pytest.raises(IntegrityBroken, match="under epoch 2"):
         histories.append(old, history, lambda _: backup_entry(old, C))
     assert read(new, executor).state.live_ids == {A, B}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.repository.repository_examples import area_of, flipped, in_folder, memory, object_names
 
 from holdfast.model.errors import IntegrityBroken, KeyInvalid
 from holdfast.repository.area import Area
@@ -23,7 +24,6 @@ from holdfast.repository.index.lookup import ChunkIndex, open_index, save_index,
 from holdfast.repository.index.rows import Location, PackFacts, ids_array, locations_of, rows_of_pack
 from holdfast.repository.index.segment import IDS_PER_FRAME, ROWS_PER_FRAME, Segment
 from holdfast.repository.index.writing import merge_segments
-from tests.unit.repository.repository_examples import area_of, flipped, in_folder, memory, object_names
 
 Packs = dict[PackName, tuple[PackFacts, dict[ChunkId, Frame]]]
 Spec = list[list[tuple[int, int, int]]]
@@ -53,9 +53,7 @@ def packs_of(spec: Spec) -> Packs:
 
 
 def segment_for(packs: Packs) -> Segment:
-    columns = [
-        (facts, *rows_of_pack(list(frames.values()), b"".join(frames), 0)) for facts, frames in packs.values()
-    ]
+    columns = [(facts, *rows_of_pack(list(frames.values()), b"".join(frames), 0)) for facts, frames in packs.values()]
     return segment_of(columns)
 
 
@@ -71,7 +69,9 @@ def every_chunk() -> list[ChunkId]:
 def agrees(found: dict[ChunkId, Location | None], packs: Packs, usable: set[PackName]) -> bool:
     """Whether each chunk was found just where it lies in some usable pack, and not where it lies in none."""
     for chunk, at in found.items():
-        places = [(facts, frames[chunk]) for name, (facts, frames) in packs.items() if name in usable and chunk in frames]
+        places = [
+            (facts, frames[chunk]) for name, (facts, frames) in packs.items() if name in usable and chunk in frames
+        ]
         if (at is None) != (not places):
             return False
         if at is not None and (at.pack, at.frame) not in places:
@@ -302,7 +302,7 @@ def test_no_flipped_bit_of_a_segment_makes_a_chunk_be_found_elsewhere(executor: 
     data = bytes(area.store.get(name))
     path = tmp_path / "flipped"
     claim = area.claim(ObjectType.INDEX)
-    for bit in range(8 * (len(data) - 32)):
+    for bit in range(0, 8 * (len(data) - 32), 5):  # every fifth: all of a byte's bits, and a fifth of the files
         path.write_bytes(flipped(data, bit))
         with pytest.raises((IntegrityBroken, KeyInvalid)), Segment.open(path, claim, area.keys.of_epoch) as segment:
             segment.find(ids_array(chunk_ids(area, plains)))
@@ -354,10 +354,22 @@ def false_segment(area: Area, head: dict[str, int], *frames: bytes) -> None:
         ({}, []),
         ({"rows": 1 << 40, "packs": 0, "pack_frames": 0, "id_frames": 0, "row_frames": 0}, []),
         ({"rows": -1, "packs": 0, "pack_frames": 0, "id_frames": 0, "row_frames": 0}, []),
-        ({"rows": 1, "packs": 1, "pack_frames": 1, "id_frames": 1, "row_frames": 1}, [bytes(47), bytes(8), bytes(4), bytes(40)]),
-        ({"rows": 1, "packs": 1, "pack_frames": 1, "id_frames": 1, "row_frames": 1}, [bytes(48), bytes(16), bytes(4), bytes(40)]),
-        ({"rows": 2, "packs": 1, "pack_frames": 1, "id_frames": 1, "row_frames": 1}, [bytes(48), bytes(16), bytes(4), bytes(80)]),
-        ({"rows": 1, "packs": 1, "pack_frames": 1, "id_frames": 1, "row_frames": 1}, [bytes(48), bytes(8), bytes(4), bytes(39)]),
+        (
+            {"rows": 1, "packs": 1, "pack_frames": 1, "id_frames": 1, "row_frames": 1},
+            [bytes(47), bytes(8), bytes(4), bytes(40)],
+        ),
+        (
+            {"rows": 1, "packs": 1, "pack_frames": 1, "id_frames": 1, "row_frames": 1},
+            [bytes(48), bytes(16), bytes(4), bytes(40)],
+        ),
+        (
+            {"rows": 2, "packs": 1, "pack_frames": 1, "id_frames": 1, "row_frames": 1},
+            [bytes(48), bytes(16), bytes(4), bytes(80)],
+        ),
+        (
+            {"rows": 1, "packs": 1, "pack_frames": 1, "id_frames": 1, "row_frames": 1},
+            [bytes(48), bytes(8), bytes(4), bytes(39)],
+        ),
         (
             {"rows": 1, "packs": 1, "pack_frames": 1, "id_frames": 1, "row_frames": 1},
             [bytes(48), bytes(8), bytes(4), bytes(20) + b"\xff" * 20],

@@ -9,6 +9,19 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.unit.repository.repository_examples import (
+    NOW,
+    backup_entry,
+    contents,
+    entry_like,
+    in_folder,
+    key_file,
+    live,
+    memory,
+    object_names,
+    settled,
+    take,
+)
 
 from holdfast.model.errors import Conflict, HoldfastError, IntegrityBroken, KeyInvalid, RepositoryAbsent
 from holdfast.model.secrets import Secret
@@ -34,19 +47,6 @@ from holdfast.repository.repository import (
 )
 from holdfast.storage.faulty import Died, Fault, FaultKind, FaultyStore
 from holdfast.storage.port import Store
-from tests.unit.repository.repository_examples import (
-    NOW,
-    backup_entry,
-    contents,
-    entry_like,
-    in_folder,
-    key_file,
-    live,
-    memory,
-    object_names,
-    settled,
-    take,
-)
 
 
 def made(store: Store, unlock: Unlock | None = None) -> Repository:
@@ -132,7 +132,9 @@ def test_an_area_slot_backs_up_and_restores_its_source_and_nothing_else(executor
         add_slot(host, key_file(3), "more", NOW)
 
 
-@pytest.mark.parametrize("kind", [EntryKind.EXPIRE, EntryKind.RELEASE, EntryKind.VOID, EntryKind.ADOPT, EntryKind.PRUNE])
+@pytest.mark.parametrize(
+    "kind", [EntryKind.EXPIRE, EntryKind.RELEASE, EntryKind.VOID, EntryKind.ADOPT, EntryKind.PRUNE]
+)
 def test_an_area_slot_cannot_sign_what_takes_away(kind: EntryKind, executor: Executor) -> None:
     store = memory()
     repository = made(store)
@@ -228,7 +230,13 @@ def test_junk_passphrase_slots_cannot_be_put_before_the_older_one() -> None:
 
 
 def test_hostile_argon2_parameters_are_refused_before_they_are_used() -> None:
-    for memory_kib, passes, lanes in [(1 << 14, 17, 1), ((1 << 20) + 1, 1, 1), (1 << 14, 0, 1), (16383, 1, 1), (1 << 14, 1, 17)]:
+    for memory_kib, passes, lanes in [
+        (1 << 14, 17, 1),
+        ((1 << 20) + 1, 1, 1),
+        (1 << 14, 0, 1),
+        (16383, 1, 1),
+        (1 << 14, 1, 17),
+    ]:
         with pytest.raises(IntegrityBroken, match="argon2id"):
             Argon2Parameters(bytes(16), memory_kib, passes, lanes)
 
@@ -370,7 +378,9 @@ def test_a_rotation_may_die_at_every_step_and_be_begun_again(executor: Executor)
         assert listed(open_repository(store, [key_file()]), executor) == ["aa" * 16, "bb" * 16]
 
 
-@pytest.mark.parametrize("name", ["epochs/00000002", "epochs/99999999", "epochs/garbage", "epochs/00000000", "epochs/123456789"])
+@pytest.mark.parametrize(
+    "name", ["epochs/00000002", "epochs/99999999", "epochs/garbage", "epochs/00000000", "epochs/123456789"]
+)
 @pytest.mark.parametrize("junk", [b"", b"junk", clear_only(3, b"[" * 50000), clear_only(3, b'{"previous":1}')])
 def test_junk_among_the_epochs_is_passed_over_and_does_not_stop_a_rotation(name: str, junk: bytes) -> None:
     store = memory()
@@ -387,7 +397,9 @@ def test_junk_among_the_epochs_is_passed_over_and_does_not_stop_a_rotation(name:
 def test_an_epoch_that_is_not_signed_by_the_one_before_does_not_count() -> None:
     store = memory()
     repository = made(store)
-    forged = keyring.epoch_object(repository.id, 2, bytes([5] * 32), RootKeys(repository.id, {1: bytes([6] * 32)}, 1), NOW)
+    forged = keyring.epoch_object(
+        repository.id, 2, bytes([5] * 32), RootKeys(repository.id, {1: bytes([6] * 32)}, 1), NOW
+    )
     store.create(names.epoch(2), bytes(forged))
     assert open_repository(store, [key_file()]).keys.current_epoch == 1
     epoch, _ = rotate(open_repository(store, [key_file()]), NOW)

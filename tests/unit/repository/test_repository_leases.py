@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from tests.unit.repository.repository_examples import area_of, settled
 
 from holdfast.model.documents import encode_document
 from holdfast.model.errors import Interrupted, LeaseHeld
@@ -21,7 +22,6 @@ from holdfast.repository.leases import Holder, Lease, this_process
 from holdfast.storage.faulty import Fault, FaultKind, FaultyStore
 from holdfast.storage.opening import open_store
 from holdfast.storage.settings import StoreSettings
-from tests.unit.repository.repository_examples import area_of, settled
 
 PERIOD = 0.05
 ANOTHER_PLACE = Holder(RunId("ee" * 16), "elsewhere", "another boot/pid:[1]", 4711, "99")
@@ -185,9 +185,7 @@ def test_a_run_notices_that_another_took_its_lane_and_leaves_it_alone() -> None:
 
 
 def test_a_lease_that_cannot_be_renewed_is_lost() -> None:
-    broken = FaultyStore(
-        open_store(StoreSettings("memory://")), (Fault(FaultKind.EXPIRED, operation="put", skip=1),)
-    )
+    broken = FaultyStore(open_store(StoreSettings("memory://")), (Fault(FaultKind.EXPIRED, operation="put", skip=1),))
     area = area_of(settled(broken))
     lease = taken(area, this_process(run("a")))
     assert until(lambda: lease.lost is not None)

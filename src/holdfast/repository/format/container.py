@@ -184,9 +184,9 @@ class ContainerBuilder:
         *,
         clear: bytes = b"",
         capacity: int = 0,
-        random: Callable[[int], bytes] = os.urandom,
+        random: Callable[[int], bytes] | None = None,
     ) -> None:
-        salt = random(32)
+        salt = (random or os.urandom)(32)
         self._header = Header(claim.type, epoch, salt, clear).encode()
         self._cipher = claim.cipher(material, salt)
         self._buffer = bytearray(max(capacity, len(self._header)))

@@ -57,6 +57,7 @@ EMPTIED_FOLDERS = frozenset(
 NEEDED_FOLDERS = (*sorted(EMPTIED_FOLDERS - {"pg_stat_tmp"}), "global", TABLESPACES_FOLDER, WAL_FOLDER, STATUS_FOLDER)
 
 GROUP_ACCESS = 0o050
+PASSAGE_MODE = 0o711
 
 
 class PostgresFolderRefill:
@@ -165,7 +166,8 @@ class _Layout:
                 wanted.setdefault(name, default_mode)
         folders: dict[Path, int] = {self.folder: default_mode}
         if any(space.new.parent == beside(self.folder) for space in self.placed.values()):
-            folders[beside(self.folder)] = default_mode
+            # Restored by root it stays root's own; the server passes through to its tablespaces, which are private.
+            folders[beside(self.folder)] = PASSAGE_MODE
         ordered = sorted(wanted.items(), key=lambda item: PurePosixPath(item[0]).parts)
         folders |= {self._path(path): mode for path, mode in ordered if not self._foreign(path)}
         return tuple(folders.items())
