@@ -161,8 +161,17 @@ def append(area: Area, history: History, decide: Decide, remembered: Remembered 
 
 
 def _refuse_lost(area: Area, entry: HistoryEntry, digest: bytes) -> None:
-    """Rule 1, after the put: a writer that slept may have taken a number that was freed below a checkpoint."""
-    if all(number <= entry.number for number in list_numbers(area)):
+    """Rule 1, after the put: a writer that slept may have taken a number that was freed below a checkpoint.
+
+    And success is believed only where the listing shows it: something in between may have answered for the store.
+    """
+    numbers = list_numbers(area)
+    if all(number < entry.number for number in numbers):
+        raise IntegrityBroken(
+            f"the store took entry {entry.number} of {area.title} and does not list it",
+            hint="Something answers in the store's place (a proxy, a portal), or its listings lag: run `holdfast doctor`.",
+        )
+    if all(number <= entry.number for number in numbers):
         return
     try:
         following = read_entry(area, entry.number + 1)[0]

@@ -59,7 +59,11 @@ def read_identity(store: Store) -> tuple[RepositoryId, Data]:
 def open_repository(store: Store, unlocks: Sequence[Unlock]) -> Repository:
     """Open the repository of a store; raises ``RepositoryAbsent``, ``KeyInvalid`` or ``IntegrityBroken``."""
     repository, identity = read_identity(store)
-    opened, trouble = keyring.open_slots(repository, keyring.read_slots(store), list(unlocks))
+    slots = keyring.read_slots(store)
+    if not slots:
+        # Slots are put before the identity: one that has none was robbed of them, or the listing is not the store's.
+        raise broken(f"the repository at {store.url}", "none of its key slots is listed")
+    opened, trouble = keyring.open_slots(repository, slots, list(unlocks))
     if not opened:
         if trouble:
             raise trouble[0]
