@@ -20,7 +20,7 @@ from tests.integration.postgres_capture.servers import execute
 from holdfast.sandbox import ThrowawayPostgres, server_account
 from holdfast.sandbox.account import Account
 
-PAGE_SECONDS_MAX = 120
+PAGE_SECONDS_MAX = 400
 STOP_SECONDS_MAX = 20
 PASSWORD = "correct horse"
 PASSPHRASE = "the words on your recovery kit"

@@ -24,7 +24,7 @@ from holdfast.backup.taking import BackupOrder, Surroundings, take_backup
 from holdfast.config.loading import load_config
 from holdfast.config.settings import Config
 from holdfast.model.documents import JsonObject
-from holdfast.model.errors import ConfigInvalid, HoldfastError
+from holdfast.model.errors import ConfigInvalid, HoldfastError, IntegrityBroken
 from holdfast.model.events import Progress
 from holdfast.repository import history as histories
 from holdfast.repository.area import Area
@@ -41,6 +41,8 @@ from holdfast.sources.port import FolderTarget, Tier
 from holdfast.storage.settled import Retry, ignore_retry
 
 SOURCES_AT_ONCE_MAX = 8
+IDS_TOLD_MAX = 10
+LATEST = "latest"
 
 
 def ignore_progress(_: str, __: Progress) -> None:
@@ -91,7 +93,18 @@ class Application:
         return bootstrap.area_of(self.config, opened.repository, source)
 
     def _history(self, opened: _Opened, area: Area) -> History:
-        return histories.read_history(area, opened.tools.executor, opened.tools.remembered)
+        """Read the history of an area; the error of a broken one names the backups that still restore by their id."""
+        try:
+            return histories.read_history(area, opened.tools.executor, opened.tools.remembered)
+        except IntegrityBroken as error:
+            readable = histories.look_at_history(area, opened.tools.executor).live_entries()
+            if not readable:
+                raise
+            ids = ", ".join(entry.backups[0] for entry in readable[-IDS_TOLD_MAX:])
+            raise IntegrityBroken(
+                error.message,
+                hint=f"{error.hint} What can be read restores by its id (--backup ID), newest last: {ids}.",
+            ) from error
 
     # Backup
 
@@ -170,11 +183,17 @@ class Application:
         found: list[tuple[Area, BackupRecord, History]] = []
         for name in self._names(sources):
             area = self._area(opened, name)
-            history = self._history(opened, area)
+            # Whoever names a backup gets it from a broken history too; which is the latest, such a one cannot tell.
+            if backup == LATEST:
+                history = self._history(opened, area)
+            else:
+                history = histories.look_at_history(area, opened.tools.executor)
+                for message in history.breaks:
+                    self._watcher.on_notice(f"the history of {area.title} is broken: {message}; run `holdfast check`")
             for entry in history.live_entries():
-                if backup == "latest" or entry.backups[0].startswith(backup):
+                if backup == LATEST or entry.backups[0].startswith(backup):
                     found.append((area, histories.record_of(area, entry), history))
-        if backup == "latest" and found:
+        if backup == LATEST and found:
             areas = {area.source for area, _, _ in found}
             if len(areas) > 1:
                 raise ConfigInvalid(
@@ -190,7 +209,7 @@ class Application:
                 f"{backup} is the beginning of {len(found)} backups: {ids}", hint="Give more of the id."
             )
         whose = f" of {', '.join(sources)}" if sources else ""
-        if backup == "latest":
+        if backup == LATEST:
             raise ConfigInvalid(f"there is no backup{whose} yet", hint="Make one with `holdfast backup`.")
         raise ConfigInvalid(f"there is no backup {backup}{whose}", hint="`holdfast backups` lists those there are.")
 

@@ -109,6 +109,22 @@ def read_history(area: Area, executor: Executor, remembered: Remembered | None) 
     return history
 
 
+def look_at_history(area: Area, executor: Executor) -> History:
+    """Read what can be read of a history, to restore from it; what is wrong is in ``breaks``. Never write behind it."""
+
+    def read(number: int) -> tuple[HistoryEntry, bytes] | str | None:
+        try:
+            return read_entry(area, number)
+        except IntegrityBroken as error:
+            return error.message
+        except NotFound:
+            return None
+
+    found = list(executor.map(read, list_numbers(area)))
+    history = understand([item for item in found if isinstance(item, tuple)])
+    return replace(history, breaks=(*(item for item in found if isinstance(item, str)), *history.breaks))
+
+
 def _read_entries(area: Area, executor: Executor) -> list[tuple[HistoryEntry, bytes]]:
     tries = 0
     while True:
@@ -169,7 +185,7 @@ def _refuse_lost(area: Area, entry: HistoryEntry, digest: bytes) -> None:
     if all(number < entry.number for number in numbers):
         raise IntegrityBroken(
             f"the store took entry {entry.number} of {area.title} and does not list it",
-            hint="Something answers in the store's place (a proxy, a portal), or its listings lag: run `holdfast doctor`.",
+            hint="Something answers in the store's place (a proxy, a portal), or lists late. Run `holdfast doctor`.",
         )
     if all(number <= entry.number for number in numbers):
         return

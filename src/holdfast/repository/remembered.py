@@ -71,8 +71,8 @@ class Remembered:
             _replace(self._path(area), document)
         except OSError as error:
             self.on_trouble(
-                f"what was seen of {area.title} cannot be remembered in {self.folder} ({error.strerror}): a rollback of "
-                "the repository would go unnoticed here; set HOLDFAST_STATE_DIR to a folder that can be written"
+                f"what was seen of {area.title} cannot be remembered in {self.folder} ({error.strerror}): a rollback "
+                "of the repository would go unnoticed here; set HOLDFAST_STATE_DIR to a folder that can be written"
             )
 
 

@@ -1,4 +1,4 @@
-"""One application that is protected by real ``holdfast`` processes: a server under load, a repository, a configuration."""
+"""One application protected by real ``holdfast`` processes: a server under load, a repository, a configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backups that are stopped, cut off or met by another: the right exit code, no listed backup, and the next one works."""
+"""Backups that are stopped, cut off or met by another: the right exit code, no backup, and the next one works."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from tests.faults.backup.whole_backups import (
     require_right,
 )
 
-from holdfast.application.application import Application
+from holdfast.application.application import Application, Watcher
 from holdfast.backup import packer
 from holdfast.config.loading import load_config
 from holdfast.model.errors import HoldfastError, IntegrityBroken, KeyInvalid
@@ -57,11 +57,11 @@ class Place:
     def store(self) -> FolderStore:
         return FolderStore(self.root)
 
-    def application(self, *, remembers: bool = True) -> Application:
+    def application(self, *, remembers: bool = True, on_notice: Callable[[str], None] = lambda _: None) -> Application:
         state = self.folder / ("state" if remembers else "no-memory")
         path = self.folder / "holdfast.yaml"
         path.write_text(CONFIG.replace('"repository"', f'"file://{self.root}"'))
-        return Application(load_config(path, {"HOLDFAST_STATE_DIR": str(state)}))
+        return Application(load_config(path, {"HOLDFAST_STATE_DIR": str(state)}), Watcher(on_notice=on_notice))
 
     def check(self, *, remembers: bool = True, read_percent: float | None = 100.0) -> list[AreaReport]:
         """Check as the command does; what keeps from opening at all is a report too."""
@@ -182,8 +182,11 @@ def test_one_flipped_bit_in_a_cache_or_lease_costs_nothing(place: Place, kind: O
             path.write_bytes(sound)
 
 
-@pytest.mark.parametrize("read_percent", [None, 100.0], ids=["structure", "read-data"])
-@pytest.mark.parametrize("kind", [ObjectType.DATA_PACK, ObjectType.LIST_PACK], ids=lambda kind: kind.name.lower())
+@pytest.mark.parametrize(
+    ("kind", "read_percent"),
+    [(ObjectType.DATA_PACK, None), (ObjectType.LIST_PACK, 100.0)],
+    ids=["data by structure", "lists by reading"],
+)
 @pytest.mark.parametrize("damage", ["cut", "emptied", "longer", "gone", "swapped", "replaced"])
 def test_a_pack_that_is_not_what_it_was_is_found_with_the_backups_it_touches(
     place: Place, damage: str, kind: ObjectType, read_percent: float | None
@@ -333,6 +336,25 @@ def test_an_entry_replaced_by_another_of_the_same_number_is_found_by_who_remembe
     assert told(lambda: place.check(remembers=False)) == (False, set())
 
 
+@pytest.mark.parametrize("number", [2, 4], ids=["middle", "next"])
+def test_a_broken_history_still_gives_what_can_be_read_to_whoever_names_it(place: Place, number: int) -> None:
+    """Section 13 of the format: restores of what was there go on; but nobody is told that some backup is the latest."""
+    ids = place.ids()
+    place.history(number).write_bytes(b"garbage")
+    for act in (lambda: place.application().backups(), lambda: place.application().ls("latest")):
+        with pytest.raises(IntegrityBroken) as caught:
+            act()
+        assert ids[0] in caught.value.hint
+        assert ids[2] in caught.value.hint
+    told_aside: list[str] = []
+    application = place.application(on_notice=told_aside.append)
+    assert b"".join(application.cat(ids[2], "note")) == content(3)["note"]
+    assert any("broken" in text for text in told_aside)
+    if number == 2:
+        with pytest.raises(HoldfastError):
+            application.ls(ids[1])
+
+
 def test_a_hole_in_the_history_is_found(place: Place) -> None:
     place.history(2).unlink()
     reports = place.check(remembers=False)
@@ -347,7 +369,7 @@ def test_garbage_in_the_catalog_is_found_and_the_next_backup_puts_a_sound_one(pl
     garbage = sound.with_name("ab" * 32) if beside else sound
     garbage.write_bytes(b"garbage")
     reports = place.check()
-    assert str(garbage).endswith([finding.subject for report in reports for finding in report.findings][0])
+    assert str(garbage).endswith(next(finding.subject for report in reports for finding in report.findings))
     assert len(place.world.require_sound(place.store())) == 3
     place.world.backup(place.store(), 4)
     garbage.unlink()

@@ -1,4 +1,4 @@
-"""Disks that are full, of the repository, the target and the state: a clear error, no listed backup, then all is well."""
+"""Disks that are full, of the repository, the target and the state: a clear error, no backup, then all is well."""
 
 from __future__ import annotations
 
@@ -127,9 +127,7 @@ def test_a_target_that_is_too_small_is_refused_before_the_first_byte(world: Worl
         assert not (disk / "target").exists()
 
 
-def test_a_target_that_fills_up_does_not_start_and_is_finished_once_there_is_room(
-    world: World, tmp_path: Path
-) -> None:
+def test_a_target_that_fills_up_does_not_start_and_is_finished_once_there_is_room(world: World, tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "repository")
     make(store)
     world.backup(store, 1)

@@ -144,7 +144,8 @@ def test_expired_credentials_are_told_with_what_to_do(world: World, sound: Store
 
 
 @pytest.mark.parametrize(
-    ("method", "part"), [("GET", ""), ("GET", "/history/"), ("GET", "identity"), ("PUT", "/packs/"), ("PUT", "/history/")]
+    ("method", "part"),
+    [("GET", ""), ("GET", "/history/"), ("GET", "identity"), ("PUT", "/packs/"), ("PUT", "/history/")],
 )
 def test_success_with_garbage_never_becomes_a_wrong_backup(
     world: World, sound: Store, endpoint: str, prefix: str, method: str, part: str

@@ -59,7 +59,10 @@ def settings_of(server: ThrowawayPostgres, port: int | None = None) -> PostgresS
 
 
 def take(
-    world: World, store: FolderStore, settings: PostgresSettings, middle: Callable[[], object] = lambda: None,
+    world: World,
+    store: FolderStore,
+    settings: PostgresSettings,
+    middle: Callable[[], object] = lambda: None,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> BackupTaken:
     """Take a backup, and do something once, in the middle of the stream."""
@@ -126,7 +129,9 @@ def test_a_server_that_ends_leaves_no_backup(
         os.kill(server.pid, signal.SIGQUIT)
 
     settings = settings_of(server)
-    error = fail(world, store, settings, {"immediate": immediate, "killed": server.kill, "restarted": server.restart}[how])
+    error = fail(
+        world, store, settings, {"immediate": immediate, "killed": server.kill, "restarted": server.restart}[how]
+    )
     if how != "restarted":
         server.restart()
     require_told_and_well_again(world, store, server, settings, error)
@@ -180,9 +185,7 @@ def test_two_backups_of_one_server_at_once_in_two_lanes_are_both_whole(
         assert "backup_manifest" in world.read_all(store, record)
 
 
-def test_no_thread_of_a_failed_backup_stays_behind(
-    world: World, store: FolderStore, server: ThrowawayPostgres
-) -> None:
+def test_no_thread_of_a_failed_backup_stays_behind(world: World, store: FolderStore, server: ThrowawayPostgres) -> None:
     import threading
 
     before = {thread.ident for thread in threading.enumerate()}

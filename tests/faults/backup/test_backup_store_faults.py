@@ -1,4 +1,4 @@
-"""A whole backup over a store that fails: a clear error in finite time, nothing listed that is wrong, then all is well."""
+"""A whole backup over a store that fails: a clear error in finite time, nothing wrong listed, then all is well."""
 
 from __future__ import annotations
 
@@ -50,8 +50,10 @@ def require_well_again(world: World, store: Store, backups: int) -> None:
     assert world.check(store).findings == ()
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("kind", LASTING, ids=lambda kind: kind.value)
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [*((kind, "pack") for kind in LASTING), *((FaultKind.ERROR_503, place) for place in PLACES if place != "pack")],
+)
 def test_a_failure_that_lasts_is_told_and_leaves_no_backup(world: World, kind: FaultKind, place: str) -> None:
     store = repository_with_a_backup(world)
     operation, part = PLACES[place]
@@ -90,7 +92,9 @@ def test_failures_now_and_then_are_ridden_out(world: World, kind: FaultKind, see
     require_well_again(world, store, 2)
 
 
-@pytest.mark.parametrize("part", ["/history/", "/packs/", "identity", "store", "slots/", "catalog/", "/index/", "/leases/"])
+@pytest.mark.parametrize(
+    "part", ["/history/", "/packs/", "identity", "store", "slots/", "catalog/", "/index/", "/leases/"]
+)
 @pytest.mark.parametrize("tier", [Tier.FULL, Tier.INCREMENTAL])
 def test_answers_of_garbage_never_become_a_wrong_backup(world: World, part: str, tier: Tier) -> None:
     store = repository_with_a_backup(world)

@@ -20,8 +20,8 @@ from tests.faults.backup.whole_backups import (
 )
 
 from holdfast.model.errors import Interrupted, LeaseHeld
-from holdfast.repository.leases import Holder, Lease, this_process
 from holdfast.repository.format.names import RunId
+from holdfast.repository.leases import Holder, Lease, this_process
 from holdfast.sources.port import CaptureRequest, Tier
 from holdfast.storage.port import Store
 
@@ -153,7 +153,7 @@ def test_a_stop_while_waiting_for_a_lease_is_an_interruption(world: World, store
 @pytest.mark.parametrize("hours", [1, -1])
 def test_a_clock_one_hour_off_is_told_and_makes_no_difference(world: World, store: Store, hours: int) -> None:
     taken = world.backup(store, 2, now=lambda: datetime.now(UTC) + timedelta(hours=hours))
-    assert any("clock is" in notice and "36" in notice or "359" in notice for notice in taken.notices)
+    assert any("clock is" in notice and ("36" in notice or "359" in notice) for notice in taken.notices)
     assert world.backup(store, 3, Tier.INCREMENTAL).notices == ()
     records = world.require_sound(store)
     assert [record.id for record in records][1] == taken.record.id

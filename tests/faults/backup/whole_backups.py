@@ -170,9 +170,7 @@ def require_right(files: Files) -> None:
 def area_of(store: Store) -> Area:
     """Open the repository of a store anew and return its area."""
     repository = open_repository(store, [KEY])
-    return Area(
-        store, repository.store_id, repository.keys.area_of(APPLICATION, SOURCE), APPLICATION, SOURCE
-    )
+    return Area(store, repository.store_id, repository.keys.area_of(APPLICATION, SOURCE), APPLICATION, SOURCE)
 
 
 def make(store: Store) -> Repository:

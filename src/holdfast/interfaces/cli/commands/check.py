@@ -74,10 +74,10 @@ def check(
     touched = {backup for report in reports for backup in report.touched}
     broken = IntegrityBroken(
         f"{len(findings)} broken: {findings[0].message}" + (" and more" if len(findings) > 1 else ""),
-        hint=f"{len(touched)} backups are touched. Restore from another copy (--repository NAME), and back up again: "
-        "what is missing is stored anew."
+        hint=f"{len(touched)} backups are touched. Restore from another copy (--repository NAME). Then move the broken "
+        "packs out of the repository, keep them, and back up: a backup stores anew only what is not there."
         if touched
-        else "No backup is touched. Back up again: what is missing is stored anew.",
+        else "No backup is touched. Bring what is broken back from another copy of the repository, if there is one.",
     )
     tell_error(broken, as_json=call.json)
     return broken.exit_code
