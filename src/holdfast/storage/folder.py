@@ -142,6 +142,8 @@ class FolderStore:
 
     def _check_root(self) -> None:
         """Refuse to go on in another folder than we began in: a disk unmounted leaves an empty one in its place."""
+        # Remembered first, looked at next: another thread may make the folder in between, and that is no change.
+        known = self._root_identity
         try:
             facts = self._root.stat()
         except FileNotFoundError:
@@ -150,9 +152,9 @@ class FolderStore:
             raise translate_os_error(self.url, error) from error
         else:
             found = (facts.st_dev, facts.st_ino)
-        if self._root_identity is None:
-            self._root_identity = found
-        elif found != self._root_identity:
+        if known is None:
+            self._root_identity = self._root_identity or found
+        elif found != known:
             raise Unavailable(
                 f"{self.url} is not the folder any more that it was when this run began",
                 hint="Is its disk still mounted? Mount it again, then run the command again.",
