@@ -108,12 +108,13 @@ def _take(area: Area, source: Source, order: BackupOrder, around: Surroundings, 
         parent = _parent(area, history, order)
         if parent is None:
             order = replace(order, tier=Tier.FULL)  # whatever was asked for, the first one is a full one
-        index = open_index(area, history.state.condemned, around.executor)
+        index = open_index(area, history.state.condemned, around.executor, writing=True)
         try:
             with _stopped_with(lease, around) as inside:
                 captured, poured = _capture(area, source, order, inside, index, parent, history.state.identity)
             record = _record(area, order, run, parent, captured, poured)
             _commit(area, history, record, poured, offset, around)
+            index.distrusted = frozenset(poured.distrusted)
             notices += _save_index(index)
         finally:
             index.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from blake3 import blake3
@@ -64,6 +65,8 @@ class _Checking:
     executor: Executor
     on_progress: OnProgress
     findings: list[CheckFinding] = field(default_factory=list)
+    read_packs: set[PackName] = field(default_factory=set)
+    broken_packs: set[PackName] = field(default_factory=set)
     sound_lists: set[ChunkId] = field(default_factory=set)
 
     def note(self, subject: str, error: HoldfastError | str, backups: Sequence[BackupId] = ()) -> None:
@@ -92,6 +95,7 @@ def check_area(
             state.note(trouble.name, trouble.error)
         read_bytes = _read_packs(state, index, read_percent) if read_percent is not None else 0
         records = _check_backups(state, history, index)
+        index.distrusted = frozenset(state.broken_packs | (_distrusted_before(area) - state.read_packs))
         rebuilt = _rebuild_cache(area, index)
         stored = sum(index.packs.values())
         return AreaReport(
@@ -152,7 +156,9 @@ def _read_packs(state: _Checking, index: ChunkIndex, percent: float) -> int:
     for name, troubles in state.executor.map(read, chosen):
         done += index.packs[name]
         state.on_progress(Progress(done, total))
+        state.read_packs.add(name)
         if troubles:
+            state.broken_packs.add(name)
             if any(chunk is None for chunk, _ in troubles):
                 index.forget(name)
             index.forget_chunks(name, [chunk for chunk, _ in troubles if chunk])
@@ -268,15 +274,35 @@ def _rebuild_cache(area: Area, index: ChunkIndex) -> bool:
 
 
 def _tells_enough(area: Area, stored: Sequence[str], index: ChunkIndex) -> bool:
-    """Whether the stored segments open and cover every pack. Remote ones are not fetched only to be looked at."""
+    """Whether the stored segments open, cover every pack, and tell which of them are broken.
+
+    Remote ones are not fetched only to be looked at.
+    """
     covered: set[PackName] = set()
+    distrusted: set[PackName] = set()
     for name in stored:
         path = area.store.local_path(name)
         if path is None:
-            return True
+            return not index.distrusted
         try:
             with Segment.open(path, area.claim(ObjectType.INDEX), area.keys.of_epoch) as segment:
                 covered |= {pack.name for pack in segment.packs}
+                distrusted |= {pack.name for pack in segment.packs if pack.distrusted}
         except (IntegrityBroken, FileNotFoundError):
             return False
-    return covered >= set(index.packs)
+    return covered >= set(index.packs) and distrusted == index.distrusted
+
+
+def _distrusted_before(area: Area) -> set[PackName]:
+    """Return the packs that an earlier check found broken, as far as segments at hand here tell."""
+    found: set[PackName] = set()
+    for info in area.store.list(names.index(area.keys.area)):
+        path = area.store.local_path(info.name)
+        if path is None:
+            continue
+        with (
+            suppress(IntegrityBroken, FileNotFoundError),
+            Segment.open(path, area.claim(ObjectType.INDEX), area.keys.of_epoch) as segment,
+        ):
+            found |= {pack.name for pack in segment.packs if pack.distrusted}
+    return found

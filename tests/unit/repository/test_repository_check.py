@@ -424,3 +424,30 @@ def test_no_flipped_bit_of_a_pack_is_restored_silently_or_missed_by_reading(smal
         small.restored(small.second)  # right, or refused
     replace_object(small.area.store, name, sound)
     assert small.restored(small.second)
+
+
+@pytest.mark.parametrize("in_a_folder", [True, False])
+def test_a_backup_after_damage_was_found_does_not_count_on_the_broken_pack(
+    in_a_folder: bool, tmp_path: Path, executor: Executor
+) -> None:
+    world = two_backups(area_of(in_folder(tmp_path) if in_a_folder else None), executor)
+    name = world.break_pack("first data", flip_at(lambda _: 80))
+    assert name in world.subjects(100.0)
+    assert world.check().findings == ()  # looking at the structure does not forget what reading found
+    third = take(world.area, SECOND_FILES, executor).record
+    assert contents(world.area, third, executor) == plain(SECOND_FILES)
+    report = world.check(100.0)
+    # What both need lies in a new pack now: the broken one is still told, and touches no backup any more.
+    assert {finding.subject for finding in report.findings} == {name}
+    assert report.touched == ()
+    assert world.restored(world.first)
+
+
+def test_a_pack_found_sound_again_counts_again(tmp_path: Path, executor: Executor) -> None:
+    world = two_backups(area_of(in_folder(tmp_path)), executor)
+    sound = bytes(world.area.store.get(world.packs["first data"]))
+    name = world.break_pack("first data", flip_at(lambda _: 80))
+    assert world.check(100.0).findings
+    replace_object(world.area.store, name, sound)
+    assert world.check(100.0).findings == ()
+    assert take(world.area, SECOND_FILES, executor).record.stored_bytes < len(sound)

@@ -113,11 +113,17 @@ def test_segments_tell_what_a_dictionary_of_the_packs_tells(folder: Path, spec: 
         with written(area, folder, each, resident) as segment:
             assert len(segment) == sum(len(frames) for _, frames in packs.values())
             assert segment.packs == [facts for facts, _ in packs.values()]
-            segment.mask(sizes, frozenset())
+            segment.mask(sizes, frozenset(), writing=True)
             assert agrees(found_in(segment, every_chunk()), packs, usable)
-            segment.mask({name: facts.size for name, (facts, _) in packs.items()}, frozenset(packs) - usable)
+            segment.mask(
+                {name: facts.size for name, (facts, _) in packs.items()}, frozenset(packs) - usable, writing=True
+            )
             assert agrees(found_in(segment, every_chunk()), packs, usable)
-            segment.mask({name: facts.size + (name not in usable) for name, (facts, _) in packs.items()}, frozenset())
+            segment.mask(
+                {name: facts.size + (name not in usable) for name, (facts, _) in packs.items()},
+                frozenset(),
+                writing=True,
+            )
             assert agrees(found_in(segment, every_chunk()), packs, usable)
 
 

@@ -56,10 +56,14 @@ class IndexTrouble:
 class ChunkIndex:
     """Look-ups over all segments. Thread-safe; closed by whoever opened it."""
 
-    def __init__(self, area: Area, packs: dict[PackName, int], condemned: frozenset[PackName]) -> None:
+    def __init__(
+        self, area: Area, packs: dict[PackName, int], condemned: frozenset[PackName], *, writing: bool = False
+    ) -> None:
         self.area = area
         self.packs = packs
         self.condemned = condemned
+        self.writing = writing
+        self.distrusted: frozenset[PackName] = frozenset()
         self.segments: list[tuple[str | None, Segment]] = []
         self.trouble: list[IndexTrouble] = []
         self._fresh: dict[ChunkId, tuple[int, int]] = {}
@@ -135,7 +139,7 @@ class ChunkIndex:
 
     def take(self, segment: Segment) -> None:
         """Look also into a segment that is not stored yet; many such rows move from memory to a local file."""
-        segment.mask(self.packs, self.condemned)
+        segment.mask(self.packs, self.condemned, writing=self.writing)
         self.segments.append((None, segment))
         resident = [held for name, held in self.segments if name is None and held.resident_rows]
         if sum(held.resident_rows for held in resident) > UNSAVED_ROWS_MAX:
@@ -184,18 +188,26 @@ def segment_of(packs: Sequence[PackColumns]) -> Segment:
     )
 
 
-def open_index(area: Area, condemned: frozenset[PackName], executor: Executor, *, cached: bool = True) -> ChunkIndex:
+def open_index(
+    area: Area,
+    condemned: frozenset[PackName],
+    executor: Executor,
+    *,
+    cached: bool = True,
+    writing: bool = False,
+) -> ChunkIndex:
     """List the packs, open the segments, and read directly the packs that no segment covers.
 
-    With ``cached`` false no segment is believed: every pack's own table is read. Nothing is written.
+    With ``cached`` false no segment is believed: every pack's own table is read. Nothing is written. ``writing`` is for
+    who will count on what is found: packs that were read back and found broken are then left out.
     """
-    index = ChunkIndex(area, area.list_packs(), condemned)
+    index = ChunkIndex(area, area.list_packs(), condemned, writing=writing)
     try:
         if cached:
             _open_segments(index)
         index.read_uncovered([name for name in index.packs if name not in condemned], executor.map)
         for _, segment in index.segments:
-            segment.mask(index.packs, condemned)
+            segment.mask(index.packs, condemned, writing=writing)
     except BaseException:
         index.close()
         raise
@@ -252,7 +264,12 @@ def save_index(index: ChunkIndex) -> str | None:
     """
     index.settle()
     unsaved = [segment for name, segment in index.segments if name is None]
-    if not unsaved:
+    told = [
+        (name, segment)
+        for name, segment in index.segments
+        if name is not None and any(pack.name in index.distrusted and not pack.distrusted for pack in segment.packs)
+    ]
+    if not unsaved and not told:
         return None
     stored = sorted(((name, segment) for name, segment in index.segments if name is not None), key=lambda s: len(s[1]))
     surplus = max(0, len(stored) + 1 - SEGMENTS_MAX)
@@ -262,6 +279,7 @@ def save_index(index: ChunkIndex) -> str | None:
     while len(merged) < len(stored) and len(stored[len(merged)][1]) <= total:
         total += len(stored[len(merged)][1])
         merged.append(stored[len(merged)])
+    merged += [item for item in told if item not in merged]
     name = put_segment(index, [*unsaved, *(segment for _, segment in merged)])
     for old, _ in merged:
         if old != name:
@@ -273,7 +291,7 @@ def put_segment(index: ChunkIndex, segments: Sequence[Segment]) -> str:
     """Write one segment of several and put it; return its name."""
     area = index.area
     path = index.new_path()
-    digest = merge_segments(path, area.claim(ObjectType.INDEX), area.sealing_key, segments)
+    digest = merge_segments(path, area.claim(ObjectType.INDEX), area.sealing_key, segments, index.distrusted)
     name = names.index_segment(area.keys.area, digest)
     area.store.put(name, path)
     path.unlink()

@@ -26,7 +26,7 @@ ROW = np.dtype(
         ("frame", "<u4"),
     ]
 )
-PACK_ROW = np.dtype([("name", "V32"), ("size", "<u8"), ("class", "<u4"), ("zero", "<u4")])
+PACK_ROW = np.dtype([("name", "V32"), ("size", "<u8"), ("class", "<u4"), ("state", "<u4")])
 COUNTER_BITS = 24
 COUNTER_MASK = (1 << COUNTER_BITS) - 1
 
@@ -35,11 +35,15 @@ Rows = npt.NDArray[np.void]
 
 @dataclass(frozen=True, slots=True)
 class PackFacts:
-    """A pack as an index knows it. ``size`` is of the whole object, in bytes."""
+    """A pack as an index knows it. ``size`` is of the whole object, in bytes.
+
+    A distrusted one was read back and found broken: what is sound in it is read, and nothing new counts on it.
+    """
 
     name: PackName
     size: int
     is_list: bool
+    distrusted: bool = False
 
 
 class Location(NamedTuple):
@@ -93,10 +97,13 @@ def locations_of(packs: Sequence[PackFacts], rows: Rows) -> Iterator[Location]:
 def encode_packs(packs: Sequence[PackFacts]) -> bytes:
     rows = np.zeros(len(packs), PACK_ROW)
     for number, pack in enumerate(packs):
-        rows[number] = (bytes(pack.name), pack.size, int(pack.is_list), 0)
+        rows[number] = (bytes(pack.name), pack.size, int(pack.is_list), int(pack.distrusted))
     return rows.tobytes()
 
 
 def decode_packs(plain: bytes) -> list[PackFacts]:
     rows = np.frombuffer(plain, PACK_ROW)
-    return [PackFacts(PackName(bytes(row["name"])), int(row["size"]), bool(row["class"])) for row in rows]
+    return [
+        PackFacts(PackName(bytes(row["name"])), int(row["size"]), bool(row["class"]), bool(row["state"]))
+        for row in rows
+    ]

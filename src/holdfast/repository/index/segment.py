@@ -201,10 +201,14 @@ class Segment:
         skip = start - first * ROWS_PER_FRAME
         return np.frombuffer(plain, ROW)[skip : skip + end - start]
 
-    def mask(self, sizes: dict[PackName, int], condemned: frozenset[PackName]) -> None:
-        """Count only rows of packs that are listed with their size and not condemned."""
+    def mask(self, sizes: dict[PackName, int], condemned: frozenset[PackName], *, writing: bool) -> None:
+        """Count only rows of packs that are listed with their size and not condemned, nor, to write, distrusted."""
         self.usable = np.array(
-            [sizes.get(pack.name) == pack.size and pack.name not in condemned for pack in self.packs], bool
+            [
+                sizes.get(pack.name) == pack.size and pack.name not in condemned and not (writing and pack.distrusted)
+                for pack in self.packs
+            ],
+            bool,
         )
 
     def spoil(self, name: PackName, chunks: Sequence[ChunkId]) -> None:

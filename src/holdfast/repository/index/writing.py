@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -27,6 +28,7 @@ from holdfast.repository.format.container import (
     Header,
     toc_aad,
 )
+from holdfast.repository.format.names import PackName
 from holdfast.repository.index.rows import U32, U64, PackFacts, Rows, encode_packs
 from holdfast.repository.index.segment import (
     IDS_PER_FRAME,
@@ -187,8 +189,15 @@ def _sorted(columns: list[Any]) -> Columns:
     return columns[0][order], columns[1][order], columns[2][order]
 
 
-def merge_segments(path: Path, claim: Claim, key: tuple[int, bytes], segments: Sequence[Segment]) -> bytes:
-    """Write one segment that holds the rows of several, and return its object hash."""
-    packs = [pack for segment in segments for pack in segment.packs]
+def merge_segments(
+    path: Path,
+    claim: Claim,
+    key: tuple[int, bytes],
+    segments: Sequence[Segment],
+    distrusted: frozenset[PackName] = frozenset(),
+) -> bytes:
+    """Write one segment that holds the rows of several, and return its object hash. Packs once distrusted stay so."""
+    known = [pack for segment in segments for pack in segment.packs]
+    packs = [replace(pack, distrusted=True) if pack.name in distrusted else pack for pack in known]
     total = sum(len(segment) for segment in segments)
     return write_segment(path, claim, key, packs, total, merged_columns(segments))
