@@ -150,7 +150,7 @@ pg1-user=postgres
         return [sys.executable, "-m", "holdfast"]
 
     def prepare_holdfast(self) -> None:
-        dsn = f"host=127.0.0.1 port={self.server.port} user=holdfast dbname=postgres"
+        dsn = f"host={self.server.sockets_folder} port={self.server.port} user=holdfast dbname=postgres"
         (self.root / "holdfast.yaml").write_text(
             f"""application: bench
 repositories:

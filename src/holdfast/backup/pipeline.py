@@ -5,6 +5,7 @@ source thread -> slabs -> workers (inspect, hash, look up, compress) -> packer (
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import sys
@@ -14,22 +15,24 @@ from dataclasses import dataclass
 
 from holdfast.backup.dedup import SAMPLE_SHARE, Deduplicator
 from holdfast.backup.packer import FullPack, PackedChunk, Packer
-from holdfast.backup.slabs import Piece, Slab, SlabFiller, StreamState, content_cutter
+from holdfast.backup.slabs import Piece, Slab, SlabFiller, SlabPool, StreamState, content_cutter
 from holdfast.backup.stages import Channel, Run
+from holdfast.model.errors import SourceFailed
 from holdfast.model.events import OnProgress, Progress
 from holdfast.repository.area import Area
 from holdfast.repository.format import names
-from holdfast.repository.format.container import compress
+from holdfast.repository.format.container import compress_many
 from holdfast.repository.format.lists import ContentRef
 from holdfast.repository.format.names import PackName
 from holdfast.repository.index.lookup import ChunkIndex
-from holdfast.sources.port import Data, Entry, Inspect
+from holdfast.sources.port import SINK_STREAMS_MAX, Data, Entry, Inspect
 
 WORKERS_MAX = 8
 UPLOADERS = 2
 PACKS_WAITING_MAX = 1
 SWITCH_INTERVAL_SECONDS = 0.0005
 PROGRESS_SECONDS = 0.2
+PROGRESS_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +65,18 @@ class _Processed:
 
 
 class _Stream:
-    def __init__(self, pipeline: Pipeline, state: StreamState) -> None:
+    def __init__(self, pipeline: Pipeline, filler: SlabFiller, state: StreamState) -> None:
         self._pipeline = pipeline
+        self._filler = filler
         self._state = state
 
     def write(self, data: Data) -> None:
-        self._pipeline.filler.write(self._state, data)
+        self._filler.write(self._state, data)
         self._pipeline.count(len(data))
 
     def close(self) -> None:
-        self._pipeline.filler.close(self._state)
+        self._filler.close(self._state)
+        self._pipeline.give_back(self._filler)
 
 
 class Pipeline:
@@ -90,14 +95,18 @@ class Pipeline:
         self._packs: Channel[FullPack | None] = Channel(self._run, PACKS_WAITING_MAX)
         self._done: dict[int, _Processed] = {}
         self._arrived = threading.Condition()
-        self._sent = 0
         self._packed = 0
         self._ended = False
         self._uploads = 0
         self._tree: ContentRef | None = None
-        self.filler = SlabFiller(self._run, cut, self._send)
+        self._cut = cut
+        self._pool = SlabPool(self._run, self._send)
+        self._idle: list[SlabFiller] = []
+        self._fillers = 0
         self._packer = Packer(area, settings.level, cut, lambda chunk: self._dedup.must_store([chunk])[0], self._ship)
         self._bytes = self._expected = 0
+        self._sharing = threading.Lock()
+        self._tell_from = 0
         self._told_at = 0.0
         self._interval = sys.getswitchinterval()
 
@@ -130,22 +139,49 @@ class Pipeline:
         self._expected = size_bytes
 
     def add(self, entry: Entry) -> None:
-        self.filler.add(entry)
+        filler = self._take_filler()
+        filler.add(entry)
+        self.give_back(filler)
 
     def open(self, entry: Entry, inspect: Inspect | None = None) -> _Stream:
-        return _Stream(self, self.filler.open(entry, inspect))
+        filler = self._take_filler()
+        return _Stream(self, filler, filler.open(entry, inspect))
+
+    def _take_filler(self) -> SlabFiller:
+        """Return the filler used last that has no stream: a source of one stream at a time always gets the same."""
+        with self._sharing:
+            if self._idle:
+                return self._idle.pop()
+            # Each holds a slab while it fills it: with too many there would be none left to go round.
+            if self._fillers == SINK_STREAMS_MAX:
+                raise SourceFailed(f"more than {SINK_STREAMS_MAX} streams of one backup are open at once")
+            self._fillers += 1
+        return SlabFiller(self._run, self._cut, self._pool)
+
+    def give_back(self, filler: SlabFiller) -> None:
+        with self._sharing:
+            self._idle.append(filler)
 
     def count(self, size: int) -> None:
-        self._bytes += size
-        now = time.monotonic()
-        if now - self._told_at >= PROGRESS_SECONDS:
+        with self._sharing:
+            self._bytes += size
+            if self._bytes < self._tell_from:
+                return
+            self._tell_from = self._bytes + PROGRESS_BYTES
+            now = time.monotonic()
+            if now - self._told_at < PROGRESS_SECONDS:
+                return
             self._told_at = now
-            self._on_progress(Progress(self._bytes, self._expected, self._packer.stored_bytes))
+            progress = Progress(self._bytes, self._expected, self._packer.stored_bytes)
+        self._on_progress(progress)
 
     def drain(self) -> None:
-        self.filler.flush()
+        if len(self._idle) < self._fillers:
+            raise SourceFailed(f"{self._fillers - len(self._idle)} streams were not ended")
+        for filler in self._idle:
+            filler.flush()
         with self._arrived:
-            while self._packed < self._sent:
+            while self._packed < self._pool.sent:
                 self._run.check()
                 self._arrived.wait(0.2)
         self._run.check()
@@ -175,13 +211,11 @@ class Pipeline:
     # The stages.
 
     def _send(self, slab: Slab) -> None:
-        self._sent += 1
         self._slabs.put(slab)
 
     def _work(self) -> None:
         while (slab := self._slabs.get()) is not None:
-            with memoryview(slab.buffer) as view:
-                chunks = [self._process(view, piece) if isinstance(piece, Piece) else [] for piece in slab.pieces]
+            chunks = [self._process(slab.view, piece) if isinstance(piece, Piece) else [] for piece in slab.pieces]
             with self._arrived:
                 self._done[slab.number] = _Processed(slab, chunks)
                 self._arrived.notify_all()
@@ -197,11 +231,12 @@ class Pipeline:
             parts.append(view[start : start + length])
             start += length
         ids = [self._area.keys.chunk_id(part, data=True) for part in parts]
-        level = self._settings.level
+        new = self._dedup.must_store(ids)
+        payloads = iter(compress_many(list(itertools.compress(parts, new)), self._settings.level))
         packed = []
-        for chunk, part, new in zip(ids, parts, self._dedup.must_store(ids), strict=True):
-            if new:
-                algorithm, payload = compress(part, level)
+        for chunk, part, wanted in zip(ids, parts, new, strict=True):
+            if wanted:
+                algorithm, payload = next(payloads)
                 # Incompressible bytes are copied out: the slab is used again before the packer is done with them.
                 packed.append(PackedChunk(chunk, len(part), algorithm, bytes(payload)))
             else:
@@ -216,7 +251,7 @@ class Pipeline:
                     self._packer.take_chunks(piece.stream, chunks, last=piece.last)
                 else:
                     self._packer.take_entry(piece)
-            self.filler.give_back(processed.slab)
+            self._pool.give_back(processed.slab)
             number += 1
             with self._arrived:
                 self._packed = number
@@ -229,7 +264,7 @@ class Pipeline:
         with self._arrived:
             while number not in self._done:
                 self._run.check()
-                if self._ended and self._packed == self._sent:
+                if self._ended and self._packed == self._pool.sent:
                     return None
                 self._arrived.wait(0.2)
             return self._done.pop(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -73,7 +74,8 @@ class Piece:
 class Slab:
     """A buffer with pieces of streams, numbered in order; entries without content ride along in ``pieces`` order."""
 
-    buffer: bytearray = field(default_factory=lambda: bytearray(SLAB_BYTES))
+    # Written through the view: a bytearray copies what is assigned to a part of it twice.
+    view: memoryview = field(default_factory=lambda: memoryview(bytearray(SLAB_BYTES)))
     number: int = 0
     end: int = 0
     pieces: list[Piece | Entry] = field(default_factory=list)
@@ -84,30 +86,55 @@ class Slab:
 
 
 class Onward(Protocol):
-    """Takes a filled slab."""
+    """Takes a filled slab, at once."""
 
     def __call__(self, slab: Slab) -> None: ...
 
 
-class SlabFiller:
-    """Fills slabs in the order of the source. Belongs to the source's thread."""
+class SlabPool:
+    """All the slabs there are, and the numbers that put filled ones in order. Shared by the fillers of a pipeline."""
 
-    def __init__(self, run: Run, cut: Cut, onward: Onward) -> None:
-        self._run = run
-        self._cut = cut
+    def __init__(self, run: Run, onward: Onward) -> None:
         self._onward = onward
         self._free: Channel[Slab] = Channel(run, SLABS_MAX)
         for _ in range(SLABS_MAX):
             self._free.put(Slab())
-        self._slab = self._free.get()
+        self._lock = threading.Lock()
+        self._next = 0
+
+    def take(self) -> Slab:
+        """Return an empty slab; waits until there is one."""
+        return self._free.get()
+
+    def give_back(self, slab: Slab) -> None:
+        """Take a slab that nobody needs any more."""
+        slab.reset()
+        self._free.put(slab)
+
+    def send(self, slab: Slab) -> None:
+        """Number a filled slab and pass it on."""
+        with self._lock:
+            slab.number = self._next
+            self._next += 1
+            self._onward(slab)
+
+    @property
+    def sent(self) -> int:
+        """How many slabs were passed on."""
+        return self._next
+
+
+class SlabFiller:
+    """Fills slabs in the order of its streams, of which one is open at a time. Holds one slab. Not for two threads."""
+
+    def __init__(self, run: Run, cut: Cut, pool: SlabPool) -> None:
+        self._run = run
+        self._cut = cut
+        self._pool = pool
+        self._slab = pool.take()
         self._stream: StreamState | None = None
         self._start = 0
         self._offset = 0
-        self._next = 0
-
-    def give_back(self, slab: Slab) -> None:
-        slab.reset()
-        self._free.put(slab)
 
     def add(self, entry: Entry) -> None:
         self._no_stream()
@@ -134,6 +161,13 @@ class SlabFiller:
         if stream is not self._stream:
             raise SourceFailed(f"{stream.entry.path} was written to after its end")
         self._run.check()
+        slab, size = self._slab, len(data)
+        end = slab.end + size
+        if end <= SLAB_BYTES and (not isinstance(data, memoryview) or data.format == "B"):
+            slab.view[slab.end : end] = data
+            slab.end = end
+            stream.size += size
+            return
         view = memoryview(data).cast("B")
         while len(view):
             room = SLAB_BYTES - self._slab.end
@@ -141,7 +175,7 @@ class SlabFiller:
                 self._overflow(stream)
                 continue
             part = view[:room]
-            self._slab.buffer[self._slab.end : self._slab.end + len(part)] = part
+            self._slab.view[self._slab.end : self._slab.end + len(part)] = part
             self._slab.end += len(part)
             stream.size += len(part)
             view = view[len(part) :]
@@ -149,16 +183,15 @@ class SlabFiller:
     def _overflow(self, stream: StreamState) -> None:
         """Send the slab with the whole chunks it holds; what begins a chunk moves to the next slab."""
         slab = self._slab
-        with memoryview(slab.buffer) as view:
-            lengths = self._lengths(stream, view[self._start : slab.end])
-            kept = sum(lengths)
-            tail = bytes(view[self._start + kept : slab.end])
+        lengths = self._lengths(stream, slab.view[self._start : slab.end])
+        kept = sum(lengths)
+        tail = bytes(slab.view[self._start + kept : slab.end])
         if lengths:
             slab.pieces.append(Piece(stream, self._start, self._offset, lengths, last=False))
             self._offset += kept
         slab.end = self._start + kept
         self._send()
-        self._slab.buffer[: len(tail)] = tail
+        self._slab.view[: len(tail)] = tail
         self._start, self._slab.end = 0, len(tail)
 
     def _lengths(self, stream: StreamState, data: memoryview) -> list[int]:
@@ -172,23 +205,19 @@ class SlabFiller:
         if stream is not self._stream:
             raise SourceFailed(f"{stream.entry.path} was ended twice")
         slab = self._slab
-        with memoryview(slab.buffer) as view:
-            data = view[self._start : slab.end]
-            if stream.entry.layout is Layout.PAGES:
-                lengths = [PAGES_CHUNK_BYTES] * (len(data) // PAGES_CHUNK_BYTES)
-                lengths += [rest] if (rest := len(data) % PAGES_CHUNK_BYTES) else []
-            else:
-                lengths = self._cut(data) if len(data) > CONTENT_MIN_BYTES else [len(data)] if len(data) else []
+        data = slab.view[self._start : slab.end]
+        if stream.entry.layout is Layout.PAGES:
+            lengths = [PAGES_CHUNK_BYTES] * (len(data) // PAGES_CHUNK_BYTES)
+            lengths += [rest] if (rest := len(data) % PAGES_CHUNK_BYTES) else []
+        else:
+            lengths = self._cut(data) if len(data) > CONTENT_MIN_BYTES else [len(data)] if len(data) else []
         slab.pieces.append(Piece(stream, self._start, self._offset, lengths, last=True))
         stream.closed = True
         self._stream, self._offset = None, 0
 
     def _send(self) -> None:
-        slab = self._slab
-        slab.number = self._next
-        self._next += 1
-        self._onward(slab)
-        self._slab = self._free.get()
+        self._pool.send(self._slab)
+        self._slab = self._pool.take()
 
     def flush(self) -> None:
         """Send what is there, though not full; not inside a stream."""

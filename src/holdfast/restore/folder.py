@@ -173,7 +173,8 @@ def _execute(
     _write_generated(plan)
     _make_links(plan)
     folders = sorted({*(root for root in plan.roots), *(folder for folder, _ in plan.folders)})
-    sync([*(file.path for file in (*files, *last)), *(path for path, _, _ in plan.generated), *folders], hands.executor)
+    writer.flush()
+    sync([*(path for path, _, _ in plan.generated), *folders], hands.executor)
     for step in plan.last:
         _unfinished(step.path).replace(step.path)
     sync([step.path.parent for step in plan.last], hands.executor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -14,6 +14,9 @@ from holdfast.model.documents import JsonObject
 Data = bytes | bytearray | memoryview
 Inspect = Callable[[memoryview, int], None]
 """Looks at one piece of a stream and its offset in it; called from worker threads, in any order, must not keep it."""
+
+SINK_STREAMS_MAX = 4
+"""How many streams a capture may have open at once."""
 
 BESIDE_PREFIX = "@"
 """Paths that begin so lie beside the data (settings of the server), and are not put into a restored folder."""
@@ -65,7 +68,11 @@ class Stream(Protocol):
 
 
 class StreamSink(Protocol):
-    """Where a capture puts its entries, in order. One stream is open at a time."""
+    """Where a capture puts its entries, in order.
+
+    At most ``SINK_STREAMS_MAX`` streams are open at once, each used by one thread at a time; the order of entries is
+    then that in which they are closed. ``drain`` comes when no stream is open.
+    """
 
     def add(self, entry: Entry) -> None:
         """Take an entry without content: a folder or a link."""
@@ -81,6 +88,19 @@ class StreamSink(Protocol):
 
     def expect(self, size_bytes: int) -> None:
         """Tell the size that is expected in all, for progress."""
+        ...
+
+
+class Content(Protocol):
+    """What a backup holds, to be read again. Safe to use from several threads."""
+
+    @property
+    def entries(self) -> Sequence[StoredEntry]:
+        """Every entry, in the order of the capture."""
+        ...
+
+    def open(self, index: int) -> Iterator[bytes]:
+        """Yield the content of the file at ``index``, verified, in order and in pieces."""
         ...
 
 

@@ -20,6 +20,7 @@ from tests.unit.repository.repository_examples import (
     flipped,
     replace_object,
     settled,
+    slices,
     take,
 )
 
@@ -32,9 +33,11 @@ from holdfast.model.events import Progress
 from holdfast.repository.area import Area
 from holdfast.repository.format import names
 from holdfast.repository.format.names import PackName
+from holdfast.repository.format.tree import parse_line
 from holdfast.repository.index.lookup import ChunkIndex, open_index
 from holdfast.repository.index.rows import PackFacts
-from holdfast.sources.port import Entry, Layout, StreamSink, Tier
+from holdfast.repository.reading import ChunkReader, read_content
+from holdfast.sources.port import SINK_STREAMS_MAX, Entry, Layout, StreamSink, Tier
 from holdfast.storage.faulty import Fault, FaultKind, FaultyStore
 from holdfast.storage.opening import open_store
 from holdfast.storage.port import Data
@@ -451,3 +454,50 @@ def test_the_slow_replacement_of_the_chunker_is_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(pyfastcdc, "FastCDC", Slow)
     with pytest.raises(IntegrityBroken, match="slow replacement"):
         slabs.content_cutter(1)
+
+
+def read_back(area: Area, poured: Poured, executor: Executor) -> dict[str, bytes]:
+    with opened(area) as index:
+        reader = ChunkReader(area, index)
+        plain = b"".join(read_content(reader, poured.tree, executor))
+        entries = [parse_line("the tree", line) for line in plain.splitlines()]
+        return {
+            entry.path: b"".join(read_content(reader, entry.ref, executor))
+            for entry in entries
+            if entry.ref is not None
+        }
+
+
+def test_streams_written_by_several_threads_come_back_each_in_order(executor: Executor) -> None:
+    area = area_of()
+    files = {f"{number}": noise(3 * MEBIBYTE * number + 5, number) for number in range(12)}
+
+    def feed(sink: StreamSink) -> None:
+        def one(path: str) -> None:
+            stream = sink.open(Entry(path))
+            for part in slices(files[path], [65_537]):
+                stream.write(part)
+            stream.close()
+
+        with ThreadPoolExecutor(SINK_STREAMS_MAX) as threads:
+            list(threads.map(one, files))
+
+    poured = pour(area, feed)
+    assert read_back(area, poured, executor) == files
+    assert poured.entries == len(files)
+
+
+def test_more_open_streams_than_the_contract_allows_are_refused() -> None:
+    area = area_of()
+
+    def feed(sink: StreamSink) -> None:
+        for number in range(SINK_STREAMS_MAX + 1):
+            sink.open(Entry(f"{number}"))
+
+    with pytest.raises(SourceFailed, match="are open at once"):
+        pour(area, feed)
+
+
+def test_a_stream_that_was_not_ended_yields_no_backup() -> None:
+    with pytest.raises(SourceFailed, match="not ended"):
+        pour(area_of(), lambda sink: sink.open(Entry("a")).write(b"x"))

@@ -20,6 +20,7 @@ from holdfast.backup.slabs import (
     Piece,
     Slab,
     SlabFiller,
+    SlabPool,
     content_cutter,
 )
 from holdfast.backup.stages import Run
@@ -39,7 +40,9 @@ class Gathered:
         self.chunks: Chunks = {}
         self.ended: list[str] = []
         self.slabs = 0
-        self.filler = SlabFiller(Run(), CUT, self.take)
+        run = Run()
+        self.pool = SlabPool(run, self.take)
+        self.filler = SlabFiller(run, CUT, self.pool)
 
     def take(self, slab: Slab) -> None:
         assert slab.number == self.slabs
@@ -54,11 +57,11 @@ class Gathered:
             assert piece.offset == sum(map(len, chunks))
             start = piece.start
             for length in piece.lengths:
-                chunks.append(bytes(slab.buffer[start : start + length]))
+                chunks.append(bytes(slab.view[start : start + length]))
                 start += length
             if piece.last:
                 self.ended.append(piece.stream.entry.path)
-        self.filler.give_back(slab)
+        self.pool.give_back(slab)
 
     def write(self, path: str, layout: Layout, content: bytes, sizes: Sequence[int]) -> None:
         stream = self.filler.open(Entry(path, layout=layout), None)
@@ -157,7 +160,7 @@ def test_small_files_share_a_slab() -> None:
 def test_no_more_slabs_are_made_than_the_bound_says() -> None:
     kept: list[Slab] = []
     run = Run()
-    filler = SlabFiller(run, CUT, kept.append)
+    filler = SlabFiller(run, CUT, SlabPool(run, kept.append))
     stream = filler.open(Entry("it", layout=Layout.PAGES), None)
     for _ in range(SLABS_MAX - 1):
         filler.write(stream, bytes(SLAB_BYTES))
@@ -167,7 +170,7 @@ def test_no_more_slabs_are_made_than_the_bound_says() -> None:
     run.fail(SourceFailed("elsewhere"))
     with pytest.raises(SourceFailed, match="elsewhere"):
         filler.write(stream, b"x")
-    assert len({id(slab.buffer) for slab in kept}) == SLABS_MAX - 1
+    assert len({id(slab.view.obj) for slab in kept}) == SLABS_MAX - 1
 
 
 def test_a_source_that_mixes_up_its_streams_is_told() -> None:

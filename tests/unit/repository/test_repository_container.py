@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -38,6 +39,7 @@ from holdfast.repository.format.container import (
     ObjectType,
     Opener,
     compress,
+    compress_many,
     open_whole,
     parse_trailer,
     read_frames,
@@ -319,3 +321,10 @@ def test_bytes_that_do_not_become_smaller_are_stored_as_they_are() -> None:
 
 def test_the_header_is_as_long_as_the_format_says() -> None:
     assert (HEADER.size, TRAILER.size, TOC_ROW.size) == (64, 64, 12)
+
+
+def test_many_chunks_compressed_together_are_what_each_gives_alone() -> None:
+    chance = random.Random(7)
+    plains = [bytes(131072), chance.randbytes(131072), b"abc" * 43690 + b"ab", b"x" * 9, chance.randbytes(40), b"y" * 9]
+    assert compress_many(plains, 3) == [compress(plain, 3) for plain in plains]
+    assert compress_many([], 3) == []

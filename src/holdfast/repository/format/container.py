@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
@@ -142,8 +143,28 @@ _contexts = _PerThread()
 
 def compress(plain: Data, level: int) -> tuple[int, Data]:
     """Return (algorithm, payload): zstd where that is smaller, else the bytes as they are."""
+    packed = _compressor(len(plain), level).compress(plain)
+    return (ZSTD, packed) if len(packed) < len(plain) else (RAW, plain)
+
+
+def compress_many(plains: Sequence[Data], level: int) -> list[tuple[int, Data]]:
+    """Return what ``compress`` does for each, the interpreter's lock taken once for all of one length."""
+    packed: list[tuple[int, Data]] = []
+    for length, group in itertools.groupby(plains, key=len):
+        same = list(group)
+        if len(same) == 1:
+            packed.append(compress(same[0], level))
+            continue
+        segments = _compressor(length, level).multi_compress_to_buffer(same, threads=1)
+        for number, plain in enumerate(same):
+            segment = segments[number]
+            packed.append((ZSTD, segment.tobytes()) if len(segment) < length else (RAW, plain))
+    return packed
+
+
+def _compressor(length: int, level: int) -> zstandard.ZstdCompressor:
     # Tables sized for the chunk stay in the processor's cache: a quarter faster than those for an unknown size.
-    size_class = max(len(plain), SIZE_CLASS_MIN).bit_length()
+    size_class = max(length, SIZE_CLASS_MIN).bit_length()
     compressor = _contexts.compressors.get((level, size_class))
     if compressor is None:
         parameters = zstandard.ZstdCompressionParameters.from_level(
@@ -151,8 +172,7 @@ def compress(plain: Data, level: int) -> tuple[int, Data]:
         )
         compressor = zstandard.ZstdCompressor(compression_params=parameters)
         _contexts.compressors[level, size_class] = compressor
-    packed = compressor.compress(plain)
-    return (ZSTD, packed) if len(packed) < len(plain) else (RAW, plain)
+    return compressor
 
 
 def _expand(what: str, algorithm: int, payload: bytes, plain_length: int) -> bytes:
