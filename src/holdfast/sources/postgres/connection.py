@@ -77,6 +77,29 @@ class Session:
         """The server's version as a number, 150006 for 15.6."""
         return self._pgconn.server_version
 
+    @property
+    def is_pooled(self) -> bool:
+        """Whether a pooler stands between: the server process that answers is not the one that greeted us."""
+        rows = self.query("SELECT pg_catalog.pg_backend_pid()")
+        return not rows or rows[0][0] != str(self._pgconn.backend_pid)
+
+    def resolved(self) -> dict[str, str]:
+        """Return the parameters this connection was made with, defaults left out, secrets in clear.
+
+        Host and port are those of the server that answered, whatever list of them was tried.
+        """
+        params = {
+            option.keyword.decode(): option.val.decode("utf-8", "surrogateescape")
+            for option in self._pgconn.info
+            if option.val is not None and option.val != option.compiled
+        }
+        params |= {"host": self._pgconn.host.decode("utf-8", "surrogateescape"), "port": self._pgconn.port.decode()}
+        params |= {"user": self._pgconn.user.decode("utf-8", "surrogateescape")}
+        params.pop("hostaddr", None)
+        if self._pgconn.hostaddr:
+            params["hostaddr"] = self._pgconn.hostaddr.decode()
+        return params
+
     def on_notice(self, handler: Callable[[pq.abc.PGresult], None]) -> None:
         """Hand every notice and warning of the server to ``handler``, on the thread that owns the session."""
         self._pgconn.notice_handler = handler
