@@ -13,6 +13,9 @@ from holdfast.model.secrets import Secret
 MAX_RATE_KIB_RANGE = (32, 1024 * 1024)
 """What the server accepts for MAX_RATE, in KiB per second."""
 
+JOBS_MAX = 3
+"""Tables read at a time: with the schema's stream as many as a backup may have open."""
+
 SECRET_KEYWORDS = ("password", "sslpassword", "oauth_client_secret")
 """Connection keywords whose values must never be shown."""
 
@@ -30,7 +33,9 @@ class PostgresSettings:
 
     ``dsn`` is anything libpq takes, without secrets (``settings_from_dsn`` splits them off); what it leaves open libpq
     finds as usual: ``PG*`` variables, service files, password files. Bounds are in seconds; the one for connecting
-    yields to ``connect_timeout`` in the DSN or the environment.
+    yields to ``connect_timeout`` in the DSN or the environment. The last four are of logical backups: which databases
+    (none named: all), how many tables at a time, where the client programs are, and from which size on a table is only
+    counted and sampled for the witness.
     """
 
     dsn: str = field(default="", repr=False)
@@ -47,6 +52,10 @@ class PostgresSettings:
     query_seconds_max: float = 60.0
     checkpoint_seconds_max: float = 3600.0
     silence_seconds_max: float = 300.0
+    databases: tuple[str, ...] = ()
+    jobs: int = 2
+    programs: Path | None = None
+    witness_bytes_max: int | None = None
 
     def __post_init__(self) -> None:
         low, high = MAX_RATE_KIB_RANGE
@@ -55,6 +64,8 @@ class PostgresSettings:
                 f"max rate of {self.max_rate_kib} KiB/s is out of range",
                 hint=f"PostgreSQL accepts {low} to {high} KiB/s; leave it out for no limit.",
             )
+        if not 1 <= self.jobs <= JOBS_MAX:
+            raise ConfigInvalid(f"jobs is {self.jobs}", hint=f"Between 1 and {JOBS_MAX} tables are read at a time.")
         for name in ("connect_timeout_seconds", "query_seconds_max", "checkpoint_seconds_max", "silence_seconds_max"):
             if getattr(self, name) <= 0:
                 raise ConfigInvalid(

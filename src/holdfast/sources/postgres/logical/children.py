@@ -16,7 +16,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from holdfast.model.errors import ConfigInvalid, Denied, HoldfastError, Interrupted, OutOfSpace, SourceFailed, Unavailable
+from holdfast.model.errors import (
+    ConfigInvalid,
+    Denied,
+    HoldfastError,
+    Interrupted,
+    OutOfSpace,
+    SourceFailed,
+    Unavailable,
+)
 from holdfast.sources.postgres.connection import Session
 from holdfast.sources.postgres.failures import clean
 
@@ -29,10 +37,10 @@ SILENCE_SECONDS_MAX = 3600.0
 END_SECONDS_MAX = 30.0
 
 # Of what libpq knows, what every version of it since 12 knows: a service file with an unknown word is refused whole.
-_KNOWN = frozenset(
-    "host hostaddr port user sslmode sslcert sslkey sslpassword sslrootcert sslcrl sslcrldir sslsni channel_binding "
-    "ssl_min_protocol_version ssl_max_protocol_version gssencmode krbsrvname gsslib connect_timeout keepalives "
-    "keepalives_idle keepalives_interval keepalives_count tcp_user_timeout application_name passfile options".split()
+_KNOWN = re.compile(
+    r"host|hostaddr|port|user|ssl(mode|cert|key|password|rootcert|crl|crldir|sni)|channel_binding|options|passfile|"
+    r"ssl_(min|max)_protocol_version|gssencmode|krbsrvname|gsslib|connect_timeout|keepalives(_idle|_interval|_count)?|"
+    r"tcp_user_timeout|application_name"
 )
 
 _WORDS: tuple[tuple[str, type[HoldfastError], str], ...] = (
@@ -54,8 +62,8 @@ _WORDS: tuple[tuple[str, type[HoldfastError], str], ...] = (
         "Make room where the message says, and run this again.",
     ),
     (
-        r"server closed the connection|connection .*(lost|reset)|terminating connection|could not (connect|receive|send)|"
-        r"connection to server .* failed|no connection to the server",
+        r"server closed the connection|connection .*(lost|reset)|terminating connection|"
+        r"could not (connect|receive|send)|connection to server .* failed|no connection to the server",
         Unavailable,
         "Read the server's log at this time: it restarted, ended the session, or the network broke.",
     ),
@@ -70,11 +78,9 @@ class ClientAccess:
 
     def __init__(self, session: Session, password: str | None = None) -> None:
         params = session.resolved()
-        self.secrets = tuple(
-            value for value in (password, params.get("password"), params.get("sslpassword")) if value
-        )
+        self.secrets = tuple(value for value in (password, params.get("password"), params.get("sslpassword")) if value)
         self._password = password or params.get("password") or os.environ.get("PGPASSWORD")
-        self._params = {name: value for name, value in params.items() if name in _KNOWN}
+        self._params = {name: value for name, value in params.items() if _KNOWN.fullmatch(name)}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.environment: dict[str, str] = {}
 
@@ -157,7 +163,8 @@ class Child:
             )
         except OSError as error:
             raise SourceFailed(
-                f"{self._arguments[0]} cannot be started: {error.strerror}", hint="Reinstall PostgreSQL's client programs."
+                f"{self._arguments[0]} cannot be started: {error.strerror}",
+                hint="Reinstall PostgreSQL's client programs.",
             ) from error
         self._listener = threading.Thread(target=self._listen, name="child-messages", daemon=True)
         self._listener.start()

@@ -26,9 +26,7 @@ def encode_name(name: str) -> str:
 
 def decode_name(part: str) -> str:
     """Return the name that ``encode_name`` wrote."""
-    raw = re.sub(
-        rb"%([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), part.encode("utf-8", "surrogateescape")
-    )
+    raw = re.sub(rb"%([0-9a-f]{2})", lambda match: bytes([int(match[1], 16)]), part.encode("utf-8", "surrogateescape"))
     return raw.decode("utf-8", "surrogateescape")
 
 

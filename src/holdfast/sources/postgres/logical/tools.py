@@ -64,7 +64,8 @@ def clients_for(
     have = ", ".join(programs.version for programs in found) or "none"
     where = f" in {named}" if named is not None else " on this machine"
     raise NotFound(
-        f"pg_dump, pg_restore, pg_dumpall and psql of PostgreSQL {server_major} or newer are not{where} (found: {have})",
+        f"pg_dump, pg_restore, pg_dumpall and psql of PostgreSQL {server_major} or newer are not{where} "
+        f"(found: {have})",
         hint=f"Install the package postgresql-client-{server_major} (Debian, Ubuntu) or postgresql{server_major} (Red "
         f"Hat), or name their folder in {VARIABLE}.",
     )

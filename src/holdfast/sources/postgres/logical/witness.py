@@ -128,15 +128,13 @@ class Difference:
 
 def compare(expected: DatabaseWitness, found: DatabaseWitness) -> tuple[Difference, ...]:
     """Return everything in which ``found`` is not ``expected``. What was not looked at is no difference."""
-    return tuple(
-        (
-            *_by_name("table", _titled(expected.tables), _titled(found.tables), _table),
-            *_by_name("sequence", _titled(expected.sequences), _titled(found.sequences), _sequence),
-            *_by_name("extension", dict(expected.extensions), dict(found.extensions), _extension),
-            *_objects(dict(expected.objects), dict(found.objects)),
-            *_plain("encoding", expected.encoding, found.encoding),
-            *_plain("large objects", str(expected.large_objects), str(found.large_objects)),
-        )
+    return (
+        *_by_name("table", _titled(expected.tables), _titled(found.tables), _table),
+        *_by_name("sequence", _titled(expected.sequences), _titled(found.sequences), _sequence),
+        *_by_name("extension", dict(expected.extensions), dict(found.extensions), _extension),
+        *_objects(dict(expected.objects), dict(found.objects)),
+        *_plain("encoding", expected.encoding, found.encoding),
+        *_plain("large objects", str(expected.large_objects), str(found.large_objects)),
     )
 
 
@@ -198,9 +196,7 @@ def _extension(expected: str, found: str) -> str:
     return "" if expected == found else f"version {expected} became {found}"
 
 
-def _objects(
-    expected: Mapping[str, tuple[str, ...]], found: Mapping[str, tuple[str, ...]]
-) -> Iterator[Difference]:
+def _objects(expected: Mapping[str, tuple[str, ...]], found: Mapping[str, tuple[str, ...]]) -> Iterator[Difference]:
     for kind in sorted(expected.keys() | found.keys()):
         before, now = set(expected.get(kind, ())), set(found.get(kind, ()))
         for name in sorted(before - now):

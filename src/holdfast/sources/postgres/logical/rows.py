@@ -1,0 +1,137 @@
+"""The rows of one table on their way out: as a script that psql loads, with their digest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from holdfast.model.errors import SourceFailed
+from holdfast.sources.port import Stream
+from holdfast.sources.postgres.connection import Session
+from holdfast.sources.postgres.logical.catalog import Table
+from holdfast.sources.postgres.logical.children import Child
+from holdfast.sources.postgres.logical.digest import TableDigest
+from holdfast.sources.postgres.logical.names import quote_identifier, quote_literal
+from holdfast.sources.postgres.logical.witness import How, TableWitness
+
+CHILD_BYTES_MIN = 4 << 20
+"""From this size on a table is worth a process of its own: libpq hands a row at a time to Python."""
+GATHER_BYTES = 1 << 20
+END_WORD = "holdfast-end"
+
+_SAMPLE = re.compile(rb"^[^\t\n]*00(?:\t[^\n]*)?$", re.MULTILINE)
+"""A row is in the sample where the text of its first column ends in 00."""
+
+NO_CONVERSION = "SQL_ASCII"
+
+
+def client_encoding(encoding: str) -> str:
+    """Return the encoding that names travel in: that of a database without one has bytes, not characters."""
+    return NO_CONVERSION if encoding == NO_CONVERSION else "UTF8"
+
+
+def copy_out(table: Table | TableWitness, encoding: str, columns: str) -> str:
+    """Return the statement that reads a table's rows in the database's own encoding."""
+    name = f"{quote_identifier(table.schema)}.{quote_identifier(table.name)}"
+    of = f"{name}{columns}"
+    if table.condition:
+        chosen = columns.strip()[1:-1] or "*"
+        of = f"(SELECT {chosen} FROM ONLY {name} {table.condition})"
+    return f"COPY {of} TO STDOUT WITH (ENCODING {quote_literal(encoding)})"
+
+
+def script_header(table: Table, encoding: str) -> bytes:
+    """Return what stands before the rows."""
+    return (
+        f"SET client_encoding = {quote_literal(client_encoding(encoding))};\n"
+        "SET DateStyle = 'ISO, MDY';\nSET IntervalStyle = 'postgres';\nSET TimeZone = 'UTC';\n"
+        "SET xmloption = 'content';\nSET row_security = off;\n"
+        f"COPY {table.sql}{table.column_list} FROM stdin WITH (ENCODING {quote_literal(encoding)});\n"
+    ).encode("utf-8", "surrogateescape")
+
+
+SCRIPT_END = b"\\.\n"
+
+
+class Counting:
+    """Takes blocks of rows and tells at the end what a witness says of them."""
+
+    def __init__(self, how: How) -> None:
+        self._how = how
+        self._digest = TableDigest()
+        self._rows = 0
+        self._rest = b""
+
+    def feed(self, block: bytes) -> None:
+        """Take the next bytes of the rows."""
+        if self._how is How.COMPARED:
+            self._digest.feed(block)
+            return
+        self._rows += block.count(b"\n")
+        whole = self._rest + block
+        cut = whole.rfind(b"\n") + 1
+        self._rest = whole[cut:]
+        for line in _SAMPLE.findall(whole[:cut]):
+            self._digest.feed(line + b"\n")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last row was ended."""
+        return self._digest.is_complete and not self._rest
+
+    @property
+    def rows(self) -> int:
+        """How many rows passed."""
+        return self._digest.rows if self._how is How.COMPARED else self._rows
+
+    @property
+    def digest(self) -> str:
+        """The digest of the rows, or of the sample."""
+        return self._digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How rows are read: the session joined to the snapshot, and what begins a child's script to the same end."""
+
+    session: Session
+    preamble: str
+    encoding: str
+    silence_seconds_max: float
+
+
+def read_small(reading: Reading, statement: str) -> Iterator[bytes]:
+    """Yield the rows of a small table over the session at hand."""
+    gathered = bytearray()
+    for row in reading.session.copy_out(statement, reading.silence_seconds_max):
+        gathered += row
+        if len(gathered) >= GATHER_BYTES:
+            yield bytes(gathered)
+            gathered.clear()
+    if gathered:
+        yield bytes(gathered)
+
+
+def child_script(preamble: str, statement: str) -> bytes:
+    """Return what psql is told to do for one large table; its last word, on standard error, says that all went well."""
+    text = f"{preamble};\n{statement};\nCOMMIT;\n\\warn {END_WORD}\n"
+    return text.encode("utf-8", "surrogateescape")
+
+
+def read_large(child: Child, preamble: str, statement: str) -> Iterator[bytes]:
+    """Yield the rows that a psql child writes; raises unless it read them to the last one."""
+    child.give([child_script(preamble, statement)])
+    yield from child.take()
+    child.finish()
+    if END_WORD not in child.said:
+        raise SourceFailed("psql ended before it had read the table", hint="Run the backup again.")
+
+
+def pour(blocks: Iterator[bytes], stream: Stream, counting: Counting) -> None:
+    """Pass rows on to a stream and count them."""
+    for block in blocks:
+        counting.feed(block)
+        stream.write(block)
+    if not counting.is_complete:
+        raise SourceFailed("a table's rows ended within a line", hint="Run the backup again.")
