@@ -5,6 +5,7 @@ python -m benchmarks.index_scale [ROWS]     80,000,000 rows are 10 TB in chunks 
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import statistics
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from holdfast.interfaces.cli.main import COLLECT_EVERY_OBJECTS
 from holdfast.model.secrets import Secret
 from holdfast.repository.area import Area
 from holdfast.repository.format import names
@@ -111,6 +113,7 @@ def some_ids(number: int, rows: int) -> list[ChunkId]:
 
 def measure(folder: Path, rows: int) -> None:
     """Open and look up, in a process that did not write; print a line for docs/benchmarks.md."""
+    gc.set_threshold(COLLECT_EVERY_OBJECTS, 20, 20)  # as every command does
     area = area_at(folder)
     with ThreadPoolExecutor(4) as executor:
         begun = time.perf_counter()
