@@ -1,0 +1,155 @@
+"""What a logical capture of a server would meet: tools, privileges, tables that cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from holdfast.model.errors import HoldfastError, Interrupted, NotFound
+from holdfast.sources.port import Finding, Probe, Severity
+from holdfast.sources.postgres.connection import Session, open_sql
+from holdfast.sources.postgres.logical.capture import POOLER_HINT, read_logical_server
+from holdfast.sources.postgres.logical.names import quote_identifier
+from holdfast.sources.postgres.logical.tools import clients_for
+from holdfast.sources.postgres.server import MAJOR_FIRST, MAJOR_LAST
+from holdfast.sources.postgres.settings import PostgresSettings
+
+TOPIC = "logical"
+NAMES_TOLD_MAX = 5
+DATABASES_LOOKED_AT_MAX = 200
+
+_ROLE = """
+SELECT current_user, rolsuper, rolbypassrls, pg_catalog.pg_has_role(current_user, 'pg_read_all_data', 'USAGE'),
+       (SELECT string_agg(name, ', ') FROM pg_catalog.pg_settings
+        WHERE name IN ('rds.extensions', 'cloudsql.iam_authentication', 'azure.extensions'))
+FROM pg_catalog.pg_roles WHERE rolname = current_user"""
+
+_UNREADABLE = """
+SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'S') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  AND NOT (pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND
+           CASE c.relkind WHEN 'S' THEN pg_catalog.has_sequence_privilege(c.oid, 'SELECT')
+                ELSE pg_catalog.has_table_privilege(c.oid, 'SELECT') OR NOT EXISTS (
+                    SELECT 1 FROM pg_catalog.pg_attribute a
+                    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
+                END)
+ORDER BY 1"""
+
+_GUARDED = """
+SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relrowsecurity
+  AND (c.relforcerowsecurity OR NOT pg_catalog.pg_has_role(c.relowner, 'USAGE')) ORDER BY 1"""
+
+_LARGE = """
+SELECT count(*) FROM pg_catalog.pg_largeobject_metadata m
+WHERE NOT pg_catalog.pg_has_role(m.lomowner, 'USAGE')
+  AND NOT EXISTS (SELECT 1 FROM pg_catalog.aclexplode(m.lomacl) a
+                  WHERE a.privilege_type = 'SELECT' AND (a.grantee = 0 OR pg_catalog.pg_has_role(a.grantee, 'USAGE')))"""
+
+
+def probe_logical(settings: PostgresSettings) -> Probe:
+    """Look at everything a logical capture needs; change nothing."""
+    try:
+        with open_sql(settings) as session:
+            return _look(settings, session)
+    except Interrupted:
+        raise
+    except HoldfastError as error:
+        finding = Finding(TOPIC, Severity.BROKEN, error.message, error.hint)
+        return Probe(None, "", None, None, (finding,))
+
+
+def _look(settings: PostgresSettings, session: Session) -> Probe:
+    findings: list[Finding] = []
+    if session.is_pooled:
+        findings.append(Finding(TOPIC, Severity.BROKEN, "a connection pooler stands between", POOLER_HINT))
+        return Probe(None, "", None, None, tuple(findings))
+    server = read_logical_server(session)
+    if not MAJOR_FIRST <= server.major <= MAJOR_LAST:
+        message = f"PostgreSQL {server.major} is not supported, only {MAJOR_FIRST} to {MAJOR_LAST}"
+        findings.append(Finding(TOPIC, Severity.BROKEN, message, "Upgrade the server, or holdfast."))
+    findings += _tools(settings, server.major)
+    findings += _role(session, settings)
+    if not server.sees_passwords:
+        findings.append(
+            Finding(
+                TOPIC,
+                Severity.NOTICE,
+                "roles are kept without their passwords: this role may not read pg_authid",
+                "As a superuser: GRANT SELECT ON pg_authid TO the role, or set passwords anew after a restore.",
+            )
+        )
+    identity = server.identity if server.system_identifier else None
+    return Probe(identity, server.version, None, None, tuple(findings))
+
+
+def _tools(settings: PostgresSettings, major: int) -> Iterator[Finding]:
+    try:
+        programs = clients_for(major, named=settings.programs)
+    except NotFound as error:
+        yield Finding(TOPIC, Severity.BROKEN, error.message, error.hint)
+    else:
+        yield Finding(TOPIC, Severity.OK, f"client programs of PostgreSQL {programs.version} in {programs.folder}")
+
+
+def _role(session: Session, settings: PostgresSettings) -> Iterator[Finding]:
+    role, is_super, bypasses, reads_all, managed = session.query(_ROLE)[0]
+    name = quote_identifier(role or "")
+    if managed:
+        yield Finding(TOPIC, Severity.NOTICE, "a managed service: logical backups are the only ones it allows", "")
+    databases = [
+        database
+        for (database,) in session.query(
+            "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND NOT datistemplate ORDER BY 1"
+        )
+        if database is not None and (not settings.databases or database in settings.databases)
+    ]
+    sound = True
+    for database in databases[:DATABASES_LOOKED_AT_MAX]:
+        for finding in _database(settings, database, name, sees_all=is_super == "t", bypasses=bypasses == "t"):
+            sound = False
+            yield finding
+    if sound:
+        how = "superuser" if is_super == "t" else "pg_read_all_data" if reads_all == "t" else "its own grants"
+        yield Finding(TOPIC, Severity.OK, f"{role} can read every table of {len(databases)} databases ({how})")
+
+
+def _database(
+    settings: PostgresSettings, database: str, role: str, *, sees_all: bool, bypasses: bool
+) -> Iterator[Finding]:
+    if sees_all:
+        return
+    try:
+        with open_sql(settings, database) as session:
+            unreadable = [row[0] or "" for row in session.query(_UNREADABLE)]
+            guarded = [] if bypasses else [row[0] or "" for row in session.query(_GUARDED)]
+            large = int(session.query(_LARGE)[0][0] or 0)
+    except Interrupted:
+        raise
+    except HoldfastError as error:
+        yield Finding(TOPIC, Severity.BROKEN, f"database {database}: {error.message}", error.hint)
+        return
+    if unreadable:
+        yield Finding(
+            TOPIC,
+            Severity.BROKEN,
+            f"database {database}: {len(unreadable)} tables and sequences cannot be read: {_some(unreadable)}",
+            f"As a superuser: GRANT pg_read_all_data TO {role};",
+        )
+    if guarded:
+        yield Finding(
+            TOPIC,
+            Severity.BROKEN,
+            f"database {database}: row security hides rows of {len(guarded)} tables from this role: {_some(guarded)}",
+            f"As a superuser: ALTER ROLE {role} BYPASSRLS;",
+        )
+    if large:
+        yield Finding(
+            TOPIC,
+            Severity.BROKEN,
+            f"database {database}: {large} large objects cannot be read (pg_read_all_data does not cover them)",
+            "Give SELECT on each (GRANT SELECT ON LARGE OBJECT ...), or use a superuser for this source.",
+        )
+
+
+def _some(found: list[str]) -> str:
+    return ", ".join(found[:NAMES_TOLD_MAX]) + (", ..." if len(found) > NAMES_TOLD_MAX else "")
