@@ -80,7 +80,9 @@ class ChunkIndex:
     def find(self, ids: Sequence[ChunkId]) -> list[Location | None]:
         """Return where each chunk lies, None for one that is nowhere usable."""
         with self._lock:
-            found: list[Location | None] = [self._find_fresh(chunk) for chunk in ids]
+            found: list[Location | None] = (
+                [self._find_fresh(chunk) for chunk in ids] if self._fresh else [None] * len(ids)
+            )
             segments = list(self.segments)
         left = [place for place, location in enumerate(found) if location is None]
         for name, segment in segments:

@@ -95,7 +95,11 @@ class Swap:
         arguments = [self._programs.path("pg_dump"), "--format=custom", "--schema-only", "--no-password"]
         arguments.append(f"--dbname={self._access.address(live)}")
         with os.fdopen(fd, "wb") as file:
-            run_child(arguments, self._access, f"reading what belongs to {live}", self._stop_requested, take=file.write)
+
+            def keep(block: bytes) -> None:
+                file.write(block)
+
+            run_child(arguments, self._access, f"reading what belongs to {live}", self._stop_requested, take=keep)
         archive = Archive(path, self._programs, self._access, self._stop_requested)
         return archive.database_statements(live, loaded)
 
