@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from holdfast.config.settings import Config
 from holdfast.model.documents import JsonObject
@@ -17,10 +18,13 @@ from holdfast.repository.area import Area
 from holdfast.repository.keyring import KeyFile, Passphrase, Unlock
 from holdfast.repository.remembered import Remembered
 from holdfast.repository.repository import Repository, open_repository
-from holdfast.sources.kinds import CAPTURED_KINDS
+from holdfast.sources.kinds import CAPTURED_KINDS, LOGICAL, PHYSICAL
 from holdfast.sources.port import FolderRefill, FolderTarget, Source
 from holdfast.storage.opening import open_store
 from holdfast.storage.settled import Retry, RetryPolicy, SettledStore, ignore_retry
+
+if TYPE_CHECKING:
+    from holdfast.sources.postgres.logical.refill import PostgresServerRefill, ServerTarget
 
 THREADS_MAX = 8
 KEY_FILE_BYTES_MAX = 4096
@@ -87,9 +91,13 @@ def area_of(config: Config, repository: Repository, source: str) -> Area:
     return Area(repository.store, repository.store_id, keys, config.application, source)
 
 
-def source_of(config: Config, name: str) -> Source:
-    """Return a source ready to be probed or captured; raises ``ConfigInvalid`` for a kind of a later release."""
+def source_of(config: Config, name: str, form: str = PHYSICAL.form) -> Source:
+    """Return a source ready to be probed or captured in a form; raises ``ConfigInvalid`` for a kind of later."""
     settings = config.source_settings(name)
+    if form == LOGICAL.form:
+        from holdfast.sources.postgres.logical.capture import LogicalSource
+
+        return LogicalSource(name, settings)
     from holdfast.sources.postgres.capture import PostgresSource
 
     return PostgresSource(name, settings)
@@ -104,6 +112,49 @@ def refill_of(kind: str) -> FolderRefill:
     from holdfast.sources.postgres.refill import PostgresFolderRefill
 
     return PostgresFolderRefill()
+
+
+def server_refill(stop_requested: Callable[[], bool], on_step: Callable[[str], None]) -> PostgresServerRefill:
+    """Return what loads logical backups into running servers."""
+    from holdfast.sources.postgres.logical.refill import PostgresServerRefill
+
+    return PostgresServerRefill(stop_requested=stop_requested, at_step=on_step)
+
+
+def server_target(
+    config: Config, source: str, into: str | None, selection: str | None, *, in_place: bool
+) -> tuple[ServerTarget, str]:
+    """Return where a restore into a server goes, and its address without secrets.
+
+    ``into`` None is the source's own server. An address of it takes what it leaves open (password, TLS) from the
+    source's settings. Raises ``ConfigInvalid``.
+    """
+    from dataclasses import replace
+
+    from holdfast.sources.postgres.logical.names import Selection
+    from holdfast.sources.postgres.logical.refill import ServerTarget
+    from holdfast.sources.postgres.settings import parse_dsn, split_dsn
+
+    settings = config.source_settings(source)
+    database = None
+    if into is not None:
+        bare, secrets = split_dsn(into)
+        params = parse_dsn(bare)
+        database = params.pop("dbname", None)
+        from psycopg.conninfo import make_conninfo
+
+        password = secrets.pop("password", settings.password)
+        dsn = make_conninfo("", **params, dbname=MAINTENANCE_DATABASE)
+        settings = replace(settings, dsn=dsn, password=password, other_secrets=tuple(sorted(secrets.items())))
+    params = parse_dsn(settings.dsn)
+    address = f"{params.get('host', 'localhost')}:{params.get('port', '5432')}"
+    if selection is None and database is None and in_place:
+        database = params.get("dbname")
+    chosen = Selection.parse(selection) if selection is not None else None
+    return ServerTarget(settings, database, chosen, in_place), address
+
+
+MAINTENANCE_DATABASE = "postgres"
 
 
 def places_of(kind: str, target: FolderTarget, details: JsonObject) -> tuple[tuple[str, Path], ...]:

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from holdfast import bootstrap
+from holdfast.application import live
+from holdfast.application.live import ServerRestoreOutcome, ServerRestorePlan
 from holdfast.application.results import (
     BackupOutcome,
     BackupSummary,
@@ -36,7 +38,7 @@ from holdfast.repository.index.lookup import open_index
 from holdfast.repository.reading import ChunkReader, read_content, read_tree
 from holdfast.repository.repository import Repository
 from holdfast.restore.folder import Hands, RestoreOrder, restore_folder
-from holdfast.sources.kinds import PHYSICAL
+from holdfast.sources.kinds import LANES, LOGICAL, PHYSICAL, Lane
 from holdfast.sources.port import FolderTarget, Tier
 from holdfast.storage.settled import Retry, ignore_retry
 
@@ -56,6 +58,7 @@ class Watcher:
     on_progress: Callable[[str, Progress], None] = ignore_progress
     on_retry: Callable[[Retry], None] = ignore_retry
     on_notice: Callable[[str], None] = lambda text: None
+    on_step: Callable[[str], None] = lambda step: None
     stop_requested: Callable[[], bool] = lambda: False
 
 
@@ -120,9 +123,14 @@ class Application:
         if not names:
             raise ConfigInvalid("no source is configured", hint="Add one below `sources:` in the configuration.")
         with self._open() as opened, ThreadPoolExecutor(min(SOURCES_AT_ONCE_MAX, len(names))) as pool:
-            return list(pool.map(lambda name: self._backup_one(opened, name, tier, wait), names))
+            work = [(name, lane) for name in names for lane in self._lanes(name)]
+            return list(pool.map(lambda one: self._backup_one(opened, one, tier, wait), work))
 
-    def _backup_one(self, opened: _Opened, source: str, tier: Tier, wait: bool) -> BackupOutcome:
+    def _lanes(self, source: str) -> list[Lane]:
+        return [LANES[form] for form in self.config.source(source).captures] or [PHYSICAL]
+
+    def _backup_one(self, opened: _Opened, work: tuple[str, Lane], tier: Tier, wait: bool) -> BackupOutcome:
+        source, lane = work
         begun = time.monotonic()
         watcher = self._watcher
         around = Surroundings(
@@ -134,10 +142,10 @@ class Application:
             on_lost_record=lambda error: watcher.on_notice(f"the run record was not kept: {error.message}"),
         )
         level = self.config.repository(self._repository).compression
-        order = BackupOrder(tier, PHYSICAL.form, PHYSICAL.lane, wait, level)
+        order = BackupOrder(tier, lane.form, lane.lane, wait, level)
         try:
             area = self._area(opened, source)
-            taken = take_backup(area, bootstrap.source_of(self.config, source), order, around)
+            taken = take_backup(area, bootstrap.source_of(self.config, source, lane.form), order, around)
         except HoldfastError as error:
             return BackupOutcome(source, None, (), (), error, time.monotonic() - begun)
         damage = tuple((row.path, row.count, row.detail) for row in taken.record.damage)
@@ -178,8 +186,10 @@ class Application:
             parent=record.parent,
         )
 
-    def _find(self, opened: _Opened, backup: str, sources: Sequence[str]) -> tuple[Area, BackupRecord, History]:
-        """Find one backup by its id, an unambiguous beginning of it, or ``latest``."""
+    def _find(
+        self, opened: _Opened, backup: str, sources: Sequence[str], forms: Sequence[str] = ()
+    ) -> tuple[Area, BackupRecord, History]:
+        """Find one backup by its id, an unambiguous beginning of it, or ``latest`` (of the first form that has any)."""
         found: list[tuple[Area, BackupRecord, History]] = []
         for name in self._names(sources):
             area = self._area(opened, name)
@@ -193,6 +203,8 @@ class Application:
             for entry in history.live_entries():
                 if backup == LATEST or entry.backups[0].startswith(backup):
                     found.append((area, histories.record_of(area, entry), history))
+        if backup == LATEST and forms:
+            found = next((chosen for form in forms if (chosen := [one for one in found if one[1].form == form])), [])
         if backup == LATEST and found:
             areas = {area.source for area, _, _ in found}
             if len(areas) > 1:
@@ -295,8 +307,14 @@ class Application:
         that a server runs on.
         """
         with self._open() as opened:
-            area, record, history = self._find(opened, backup, [source] if source is not None else [])
+            wanted = [source] if source is not None else []
+            area, record, history = self._find(opened, backup, wanted, (PHYSICAL.form,))
             summary = self._summary(record, history.state)
+        if record.form != PHYSICAL.form:
+            raise ConfigInvalid(
+                f"backup {record.id} is a {record.form} one: it is loaded into a server, not into a folder",
+                hint="Name a server with --into postgresql://..., or choose a physical backup.",
+            )
         folder = into or Path.cwd() / f"{area.source}_restored_{datetime.now(UTC):%Y%m%dt%H%M%S}"
         target = FolderTarget(folder.absolute(), tuple(locations))
         bootstrap.refill_of(record.kind).refuse_target(target)
@@ -305,6 +323,39 @@ class Application:
             for place in (target.folder, *(new for _, new in places)):
                 refuse_occupied(place)
         return RestorePlan(area.source, summary, target.folder, delta, target.locations, places)
+
+    def restore_server(
+        self,
+        agree: Callable[[ServerRestorePlan], bool],
+        source: str | None = None,
+        backup: str = "latest",
+        into: str | None = None,
+        only: str | None = None,
+        in_place: bool = False,
+    ) -> ServerRestoreOutcome | None:
+        """Restore into a running server: plan, ask ``agree``, load, compare; None where it did not agree.
+
+        ``into`` is an address as libpq takes it, with the name of the database to make; None stands beside the live
+        one, under a dated name. ``only`` is ``db[.schema[.table]]``. A logical backup is preferred to a physical one,
+        which is started in a sandbox first. What differs from the witness is in the outcome; nothing live is dropped.
+        """
+        with self._open() as opened:
+            area, record, history = self._find(
+                opened, backup, [source] if source is not None else [], (LOGICAL.form, PHYSICAL.form)
+            )
+            target, address = bootstrap.server_target(self.config, area.source, into, only, in_place=in_place)
+            order = live.ServerOrder(self._summary(record, history.state), target, address, agree)
+            return live.restore_into_server(area, record, order, self._means(opened, area.source))
+
+    def _means(self, opened: _Opened, source: str) -> live.Means:
+        watcher = self._watcher
+        return live.Means(
+            opened.tools,
+            lambda progress: watcher.on_progress(source, progress),
+            watcher.on_step,
+            watcher.on_notice,
+            watcher.stop_requested,
+        )
 
     def restore(self, plan: RestorePlan) -> RestoreOutcome:
         """Carry out a plan. An unfinished target does not start; run it again with ``delta`` to finish it."""

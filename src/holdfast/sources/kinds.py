@@ -17,3 +17,5 @@ class Lane:
 
 
 PHYSICAL = Lane("physical", "physical")
+LOGICAL = Lane("logical", "logical")
+LANES = {lane.form: lane for lane in (PHYSICAL, LOGICAL)}

@@ -172,6 +172,7 @@ def watching(call: Call, verb: str, subjects: Sequence[str], *, polled: bool = F
             on_progress=display.progress,
             on_retry=retries.on_retry,
             on_notice=(lambda text: None) if quiet else (lambda text: display.line(clean(f"notice: {text}"))),
+            on_step=lambda step: display.line(clean(f"{verb}: {step}")),
             stop_requested=call.stop.requested,
         )
     call.stop.polled = False

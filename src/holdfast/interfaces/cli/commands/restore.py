@@ -13,6 +13,7 @@ import typer
 
 from holdfast.interfaces.cli.asking import ask
 from holdfast.interfaces.cli.call import Call, Section, command
+from holdfast.interfaces.cli.commands.restore_server import ServerWish, restore_into_server
 from holdfast.interfaces.cli.completion import RepositoryOption, Sources
 from holdfast.interfaces.cli.failures import PartlyDone, error_view, tell_error
 from holdfast.interfaces.cli.output import clean, say, say_event
@@ -43,8 +44,16 @@ def restore(
         str, typer.Option("--backup", metavar="ID", help="Which backup; its id may be shortened.")
     ] = LATEST,
     into: Annotated[
-        str | None, typer.Option("--into", metavar="FOLDER", help="An empty or new folder. [a dated one here]")
+        str | None,
+        typer.Option("--into", metavar="TARGET", help="An empty or new folder, or postgresql://HOST/NEW_DATABASE."),
     ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", metavar="PART", help="Into a server: database, database.schema or .schema.table."),
+    ] = None,
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Put it in the place of the live database; that one is kept beside.")
+    ] = False,
     tablespace: Annotated[
         list[str] | None,
         typer.Option("--tablespace", metavar="OLD=NEW", help="Where a tablespace goes. [beside the folder]"),
@@ -53,16 +62,24 @@ def restore(
         bool, typer.Option("--delta", help="Keep what the folder already holds right, rewrite and remove the rest.")
     ] = False,
     plan: Annotated[bool, typer.Option("--plan", help="Show what would be done, and stop.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before a folder's content is rewritten.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before anything that is there is replaced.")] = False,
     repository: RepositoryOption = None,
 ) -> int:
-    """Bring backups back, into folders that servers start from.
+    """Bring backups back, into folders that servers start from, or into a running server.
 
-    Without names every source is restored, each into a folder of its own beside the live system.
+    Without names every source is restored, each into a folder of its own beside the live system. With --only,
+    --in-place or a URL a database or a part of it is loaded into a server and compared with what it was.
     """
     from holdfast.application.application import Application
 
     config = call.config()
+    if only is not None or in_place or (into is not None and _URL.match(into)):
+        if delta or tablespace:
+            raise ConfigInvalid(
+                "--delta and --tablespace are for restores into folders", hint="Leave them out for a server."
+            )
+        order = ServerWish(source or (), backup, into, only, in_place, plan, yes)
+        return restore_into_server(call, config, order, repository)
     target = _folder(into)
     locations = [_location(text) for text in tablespace or ()]
     planner = Application(config, looking(call), repository)
