@@ -129,32 +129,19 @@ def server_target(
     ``into`` None is the source's own server. An address of it takes what it leaves open (password, TLS) from the
     source's settings. Raises ``ConfigInvalid``.
     """
-    from dataclasses import replace
-
     from holdfast.sources.postgres.logical.names import Selection
     from holdfast.sources.postgres.logical.refill import ServerTarget
-    from holdfast.sources.postgres.settings import parse_dsn, split_dsn
+    from holdfast.sources.postgres.settings import elsewhere, for_maintenance, parse_dsn
 
     settings = config.source_settings(source)
-    database = None
+    database = parse_dsn(settings.dsn).get("dbname") if in_place and selection is None else None
     if into is not None:
-        bare, secrets = split_dsn(into)
-        params = parse_dsn(bare)
-        database = params.pop("dbname", None)
-        from psycopg.conninfo import make_conninfo
-
-        password = secrets.pop("password", settings.password)
-        dsn = make_conninfo("", **params, dbname=MAINTENANCE_DATABASE)
-        settings = replace(settings, dsn=dsn, password=password, other_secrets=tuple(sorted(secrets.items())))
+        settings, database = elsewhere(settings, into)
+    chosen = Selection.parse(selection) if selection is not None else None
+    settings = for_maintenance(settings, database or (chosen.database if chosen is not None else None))
     params = parse_dsn(settings.dsn)
     address = f"{params.get('host', 'localhost')}:{params.get('port', '5432')}"
-    if selection is None and database is None and in_place:
-        database = params.get("dbname")
-    chosen = Selection.parse(selection) if selection is not None else None
     return ServerTarget(settings, database, chosen, in_place), address
-
-
-MAINTENANCE_DATABASE = "postgres"
 
 
 def places_of(kind: str, target: FolderTarget, details: JsonObject) -> tuple[tuple[str, Path], ...]:

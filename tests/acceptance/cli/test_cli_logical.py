@@ -61,7 +61,7 @@ def shop(postgres_servers: PostgresServers) -> Iterator[Shop]:
     path = program.folder / "holdfast.yaml"
     text = path.read_text()
     assert "kind: postgres" in text
-    path.write_text(text.replace("kind: postgres", "kind: postgres\n    capture: [physical, logical]", 1))
+    path.write_text(text.replace("kind: postgres", "kind: postgres, capture: [physical, logical]", 1))
     found = Shop(program, server, "", "")
     found.psql("shop", SHOP)
     found.psql("shop", "ALTER DATABASE shop SET work_mem = '7MB'; COMMENT ON DATABASE shop IS 'it''s the shop'")
@@ -150,10 +150,7 @@ def test_what_the_server_or_the_backup_lacks_is_refused_before_anything_is_made(
         (("--only", "absent"), "no database absent"),
         (("--only", "shop.public.absent"), "no table in shop.public.absent"),
         (("--only", "a.b.c.d"), "names no part"),
-        (
-            ("--only", "shop", "--into", f"postgresql://postgres@127.0.0.1:{shop.server.port}/absent", "--in-place"),
-            "absent",
-        ),
+        (("--only", "shop", "--into", absent, "--in-place"), "absent"),
         (("--only", "shop.public.orders", "--in-place", "--yes"), "a part of a database"),
         (("--only", "shop", "--delta"), "into folders"),
     ):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -12,6 +12,10 @@ from holdfast.model.secrets import Secret
 
 MAX_RATE_KIB_RANGE = (32, 1024 * 1024)
 """What the server accepts for MAX_RATE, in KiB per second."""
+
+MAINTENANCE_DATABASE = "postgres"
+FALLBACK_DATABASE = "template1"
+"""Databases that every cluster has; the second serves where the first is the one that is worked on."""
 
 JOBS_MAX = 3
 """Tables read at a time: with the schema's stream as many as a backup may have open."""
@@ -110,3 +114,22 @@ def parse_dsn(dsn: str) -> dict[str, str]:
             "quote values with blanks, and percent-encode special characters in a URL.",
         )
     return {name: str(value) for name, value in params.items()}
+
+
+def elsewhere(settings: PostgresSettings, address: str) -> tuple[PostgresSettings, str | None]:
+    """Return settings for another address, and the database it names.
+
+    What the address leaves open (password, TLS) is as in ``settings``. Raises ``ConfigInvalid``.
+    """
+    bare, secrets = split_dsn(address)
+    database = parse_dsn(bare).get("dbname")
+    password = secrets.pop("password", settings.password)
+    return replace(settings, dsn=bare, password=password, other_secrets=tuple(sorted(secrets.items()))), database
+
+
+def for_maintenance(settings: PostgresSettings, database: str | None) -> PostgresSettings:
+    """Return settings that connect beside ``database``: one cannot be made, renamed or dropped from within."""
+    from psycopg.conninfo import make_conninfo
+
+    beside = FALLBACK_DATABASE if database == MAINTENANCE_DATABASE else MAINTENANCE_DATABASE
+    return replace(settings, dsn=make_conninfo("", **(parse_dsn(settings.dsn) | {"dbname": beside})))
