@@ -146,7 +146,11 @@ def _check_history(state: _Checking, remembered: Remembered | None) -> History:
 
 def _read_packs(state: _Checking, index: ChunkIndex, percent: float) -> int:
     """Read packs whole, all or a random share; every chunk of a pack that fails is tried by itself."""
-    chosen = [name for name in index.packs if percent >= 100 or random.SystemRandom().random() * 100 < percent]
+    chance = random.SystemRandom()
+    names_of_packs = list(index.packs)
+    # As many as the share says, and one at least: a small repository is not passed over in silence.
+    count = min(len(names_of_packs), max(1 if percent > 0 else 0, round(len(names_of_packs) * percent / 100)))
+    chosen = chance.sample(names_of_packs, count)
     total = sum(index.packs[name] for name in chosen)
     done = 0
 

@@ -451,3 +451,7 @@ def test_a_pack_found_sound_again_counts_again(tmp_path: Path, executor: Executo
     replace_object(world.area.store, name, sound)
     assert world.check(100.0).findings == ()
     assert take(world.area, SECOND_FILES, executor).record.stored_bytes < len(sound)
+
+
+def test_a_small_share_of_a_small_repository_still_reads_a_pack(world: World) -> None:
+    assert world.check(0.01).read_bytes > 0
