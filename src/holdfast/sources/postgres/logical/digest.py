@@ -1,15 +1,15 @@
-"""The order-free digest of a table's rows (docs/format.md, the witness).
+"""The order-free digest of a table's rows (docs/format.md, section 14).
 
 Source: XXH3-128 of the xxHash specification; the rows are the lines of PostgreSQL's COPY text format.
 """
 
 from __future__ import annotations
 
-from xxhash import xxh3_128_intdigest
+import numpy as np
+from xxhash import xxh3_128_digest
 
 MODULUS_MASK = (1 << 128) - 1
-LINE_BYTES_MAX = 2 << 30
-"""PostgreSQL builds no longer line than about 1 GiB."""
+WORDS = 4
 
 
 class TableDigest:
@@ -32,7 +32,10 @@ class TableDigest:
             self._rest.clear()
         self._rest += block[cut + 1 :]
         self.rows += len(lines)
-        self._sum += sum(map(xxh3_128_intdigest, lines))
+        # Added in words of 32 bits, which 64 hold for four thousand million rows: half as slow as numbers of 128 bits.
+        words = np.frombuffer(b"".join(map(xxh3_128_digest, lines)), ">u4").reshape(-1, WORDS)
+        for word, total in enumerate(words.sum(axis=0, dtype=np.uint64).tolist()):
+            self._sum += total << (32 * (WORDS - 1 - word))
 
     @property
     def is_complete(self) -> bool:
