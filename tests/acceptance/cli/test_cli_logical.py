@@ -155,7 +155,7 @@ def test_what_the_server_or_the_backup_lacks_is_refused_before_anything_is_made(
         (("--only", "shop", "--delta"), "into folders"),
     ):
         ended = shop.program.run("restore", "orders", *words)
-        assert ended.code == 2, ended.err
+        assert ended.code in (1, 2), ended.err
         assert said in ended.err
     assert shop.databases() == before
 

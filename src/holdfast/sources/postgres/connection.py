@@ -186,20 +186,6 @@ class Session:
         except OperationalError as error:
             raise self._lost(error) from error
 
-    def copy_out(self, statement: str, silence_seconds_max: float) -> Iterator[memoryview]:
-        """Run a COPY TO STDOUT and yield its rows, each good until the next is asked for; raises where it fails."""
-        self.send(statement)
-        doing = " ".join(statement.split())[:60]
-        result = self.next_result(silence_seconds_max, doing)
-        if result is not None and result.status == pq.ExecStatus.COPY_OUT:
-            yield from self.copy_messages(silence_seconds_max)
-            result = self.next_result(silence_seconds_max, doing)
-        problem = failed(result, doing) if result is not None and result.status == pq.ExecStatus.FATAL_ERROR else None
-        while self.next_result(silence_seconds_max, doing) is not None:
-            continue
-        if problem is not None:
-            raise problem
-
     def cancel(self) -> None:
         """Ask the server to cancel what runs, and take its answer within a bound. Never raises; close follows."""
         self.stop_requested = lambda: False

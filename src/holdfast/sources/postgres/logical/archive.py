@@ -1,31 +1,55 @@
-"""What pg_restore tells of a schema archive, and the statements about the database itself, under another name."""
+"""What pg_restore tells of a schema archive: its list, what leans on what, and its statements as text."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from holdfast.model.errors import IntegrityBroken
 from holdfast.sources.postgres.logical.children import ClientAccess, run_child
-from holdfast.sources.postgres.logical.names import quote_identifier
+from holdfast.sources.postgres.logical.sql_text import DatabaseScript, database_script
 from holdfast.sources.postgres.logical.tools import ClientPrograms
 
-_LINE = re.compile(r"(?P<id>\d+); \d+ \d+ (?P<kind>[A-Z][A-Z ]*?) (?P<rest>\S.*)")
-_STATEMENT = (
-    r"(?P<head>CREATE DATABASE|ALTER DATABASE|COMMENT ON DATABASE|ALTER ROLE (?:\"(?:[^\"]|\"\")*\"|\S+) IN DATABASE|"
-    r"(?:GRANT|REVOKE) [A-Z, ]+ ON DATABASE) "
+SQL_BYTES_MAX = 128 << 20
+
+# Words that begin like a shorter kind: pg_restore writes kind, schema and name with nothing but blanks between.
+_LONGER = (
+    *("DATABASE PROPERTIES", "DEFAULT ACL", "INDEX ATTACH", "TABLE ATTACH", "TABLE DATA", "SEQUENCE OWNED BY"),
+    *("SEQUENCE SET", "MATERIALIZED VIEW DATA", "MATERIALIZED VIEW", "FOREIGN TABLE", "FOREIGN DATA WRAPPER"),
+    *("FOREIGN SERVER", "FK CONSTRAINT", "CHECK CONSTRAINT", "EVENT TRIGGER", "ROW SECURITY", "SECURITY LABEL"),
+    *("OPERATOR CLASS", "OPERATOR FAMILY", "PUBLICATION TABLES IN SCHEMA", "PUBLICATION TABLE", "PROCEDURAL LANGUAGE"),
+    *("TEXT SEARCH CONFIGURATION", "TEXT SEARCH DICTIONARY", "TEXT SEARCH PARSER", "TEXT SEARCH TEMPLATE"),
+    *("SUBSCRIPTION TABLE", "STATISTICS DATA", "ACCESS METHOD", "USER MAPPING", "SHELL TYPE", "BLOB METADATA"),
 )
+_LINE = re.compile(rf"(?P<id>\d+); (?P<catalog>\d+) (?P<oid>\d+) (?P<kind>{'|'.join(_LONGER)}|[A-Z]+) (?P<rest>\S.*)")
+_DEPENDS = re.compile(r";\s+depends on:(?P<ids>[ \d]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One line of an archive's list."""
+    """One line of an archive's list. ``rest`` is schema, name and owner; ``depends`` are the numbers it leans on."""
 
     number: int
     kind: str
     rest: str
     line: str
+    depends: tuple[int, ...] = ()
+
+
+def parse_list(text: str) -> list[Item]:
+    """Read what ``pg_restore --list --verbose`` prints."""
+    found: list[Item] = []
+    for line in text.splitlines():
+        match = _LINE.fullmatch(line)
+        if match is not None:
+            found.append(Item(int(match["id"]), match["kind"], match["rest"], line))
+            continue
+        depends = _DEPENDS.fullmatch(line)
+        if depends is not None and found:
+            found[-1] = replace(found[-1], depends=tuple(int(number) for number in depends["ids"].split()))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,91 +63,45 @@ class Archive:
 
     def _restore(self, *arguments: str) -> str:
         text = bytearray()
+
+        def keep(block: bytes) -> None:
+            if len(text) + len(block) > SQL_BYTES_MAX:
+                raise IntegrityBroken(
+                    f"the schema is more than {SQL_BYTES_MAX >> 20} MiB of SQL", hint="Load it with pg_restore itself."
+                )
+            text.extend(block)
+
         run_child(
             [self.programs.path("pg_restore"), *arguments, str(self.path)],
             self.access,
             "reading the schema's archive",
             self.stop_requested,
-            take=text.extend,
+            take=keep,
         )
         return text.decode("utf-8", "surrogateescape")
 
     def items(self) -> list[Item]:
         """Return its list."""
-        found = []
-        for line in self._restore("--create", "--list").splitlines():
-            match = _LINE.fullmatch(line)
-            if match is not None:
-                found.append(Item(int(match["id"]), match["kind"], match["rest"], line))
-        return found
+        return parse_list(self._restore("--create", "--list", "--verbose"))
 
     def sql(self, *arguments: str) -> str:
         """Return its statements as text."""
         return self._restore("--file=-", *arguments)
 
-    def database_statements(self, old: str, new: str) -> list[str]:
-        """Return the statements that make the database, its owner, settings, comment and privileges, for ``new``."""
-        lines = [item.line for item in self.items() if _is_of_database(item)]
-        listed = self.path.with_suffix(".database")
-        listed.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="surrogateescape")
-        return rename_database(self.sql("--create", f"--use-list={listed}"), old, new)
+    def use_list(self, name: str, items: Iterable[Item]) -> str:
+        """Return the argument that keeps pg_restore to some items."""
+        path = self.path.with_suffix(f".{name}")
+        text = "".join(f"{item.line}\n" for item in items)
+        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        return f"--use-list={path}"
+
+    def database_script(self, old: str, new: str) -> DatabaseScript:
+        """Return the statements that make the database and what belongs to it, for ``new``."""
+        chosen = [item for item in self.items() if _is_of_database(item)]
+        return database_script(self.sql("--create", self.use_list("database", chosen)), old, new)
 
 
 def _is_of_database(item: Item) -> bool:
     if item.kind in ("DATABASE", "DATABASE PROPERTIES"):
         return True
     return item.kind in ("ACL", "COMMENT", "SECURITY LABEL") and item.rest.startswith("- DATABASE ")
-
-
-def rename_database(sql: str, old: str, new: str) -> list[str]:
-    """Return the statements about database ``old`` in a script, each about ``new`` instead; others are left out."""
-    quoted = quote_identifier(old)
-    names = re.escape(quoted) + (f"|{re.escape(old)}" if re.fullmatch(r"[a-z_][a-z0-9_$]*", old) else "")
-    pattern = re.compile(_STATEMENT + rf"(?P<name>{names})(?=[ ;])")
-    statements = []
-    for statement in split_statements(sql):
-        match = pattern.match(statement)
-        if match is not None:
-            statements.append(f"{match['head']} {quote_identifier(new)}{statement[match.end() :]}")
-    return statements
-
-
-def split_statements(sql: str) -> list[str]:
-    """Split a script of simple statements at semicolons outside quotes; comments and psql's own commands are left out.
-
-    For what pg_dump writes about databases and roles: it has no dollar quotes.
-    """
-    statements: list[str] = []
-    current: list[str] = []
-    quote = ""
-    for line in sql.splitlines(keepends=True):
-        if not quote and not "".join(current).strip() and (line.startswith(("--", "\\")) or not line.strip()):
-            continue
-        for character in line:
-            current.append(character)
-            if quote:
-                quote = "" if character == quote else quote
-            elif character in "'\"":
-                quote = character
-            elif character == ";":
-                statements.append("".join(current).strip())
-                current = []
-    return statements
-
-
-def role_statements(sql: str, missing: Sequence[str]) -> list[str]:
-    """Return what of a globals script makes the missing roles, without passwords, and grants them their memberships."""
-    wanted = {quote_identifier(name) for name in missing} | {
-        name for name in missing if re.fullmatch(r"[a-z_][a-z0-9_$]*", name)
-    }
-    chosen = []
-    identifier = r'("(?:[^"]|"")*"|[^\s;]+)'
-    for statement in split_statements(sql):
-        made = re.match(rf"(?:CREATE|ALTER) ROLE {identifier}", statement)
-        granted = re.match(rf"GRANT {identifier} TO {identifier}", statement)
-        if made is not None and made[1] in wanted and " IN DATABASE " not in statement:
-            chosen.append(re.sub(r" PASSWORD '(?:[^']|'')*'", "", statement))
-        elif granted is not None and (granted[1] in wanted or granted[2] in wanted):
-            # Who granted it may not be here, and does not matter to what it allows.
-            chosen.append(re.sub(rf" GRANTED BY {identifier}", "", statement))
-    return chosen

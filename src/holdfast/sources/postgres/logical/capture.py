@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -16,20 +16,16 @@ from holdfast.sources.postgres.connection import Session, open_sql
 from holdfast.sources.postgres.logical import names
 from holdfast.sources.postgres.logical.catalog import DatabaseFacts, Table, read_facts, read_roles
 from holdfast.sources.postgres.logical.children import Child, ClientAccess, run_child
-from holdfast.sources.postgres.logical.names import Selection, quote_identifier, quote_literal
-from holdfast.sources.postgres.logical.rows import (
-    CHILD_BYTES_MIN,
-    SCRIPT_END,
-    Counting,
-    Reading,
+from holdfast.sources.postgres.logical.names import Selection, dotted, quote_identifier, quote_literal
+from holdfast.sources.postgres.logical.readers import Reader, Tools, open_readers, reading, reading_table
+from holdfast.sources.postgres.logical.rows import SCRIPT_END, Counting, copy_out, pour, script_header
+from holdfast.sources.postgres.logical.snapshot import (
+    FOLLOW_SECONDS_MAX,
+    Snapshot,
+    TableMovedError,
     client_encoding,
-    copy_out,
-    pour,
-    read_large,
-    read_small,
-    script_header,
+    hold_snapshot,
 )
-from holdfast.sources.postgres.logical.snapshot import LOCK_SECONDS_MAX, Snapshot, hold_snapshot, pinned
 from holdfast.sources.postgres.logical.tools import ClientPrograms, clients_for
 from holdfast.sources.postgres.logical.witness import DatabaseWitness, How, TableWitness, Witness, to_document
 from holdfast.sources.postgres.server import KIND, require_same_system, require_supported
@@ -82,6 +78,27 @@ class _Work:
     def stopped(self) -> bool:
         return self.failed.is_set() or self.stop_requested()
 
+    @property
+    def tools(self) -> Tools:
+        return Tools(self.programs, self.access, self.stopped)
+
+
+@dataclass(frozen=True, slots=True)
+class _Joined:
+    """Everybody who reads one snapshot, each with its locks, and what is in it."""
+
+    facts: DatabaseFacts
+    readers: tuple[Reader, ...]
+    schema: Child
+    large_objects: Child | None
+
+
+_CHANGED = re.compile(
+    r"lock timeout|cache lookup failed|could not open relation|does not exist|returned no (data|rows)|was concurrently",
+    re.IGNORECASE,
+)
+"""What pg_dump says where something it saw in the snapshot's catalogs was locked or dropped meanwhile."""
+
 
 class LogicalSource:
     """A cluster read through SQL by PostgreSQL's own programs; needs a role that reads every table.
@@ -130,7 +147,7 @@ class LogicalSource:
             sink.expect(_size(session, databases))
             with ClientAccess(session, _password(self._settings)) as access:
                 work = _Work(self._settings, server, programs, access, sink, request.stop_requested)
-                _globals(work)
+                _globals(work, session.query("SELECT pg_catalog.current_database()")[0][0] or "postgres")
                 witnesses = [self._database(work, database) for database in databases]
         witness = Witness(started_at, server.version, roles, tuple(witnesses))
         _put(sink, names.WITNESS, encode_document(to_document(witness)))
@@ -156,21 +173,21 @@ class LogicalSource:
         return chosen.schema in (None, table.schema) and chosen.table in (None, table.name)
 
     def _database(self, work: _Work, database: str) -> DatabaseWitness:
-        with hold_snapshot(self._settings, database, self._wanted, self._between) as snapshot:
+        def join(snapshot: Snapshot) -> AbstractContextManager[_Joined]:
             snapshot.session.stop_requested = work.stop_requested
-            facts = read_facts(snapshot.session, database, snapshot.tables, in_recovery=work.server.in_recovery)
+            return _join(work, snapshot)
+
+        with hold_snapshot(self._settings, database, join, self._wanted, self._between) as (_, joined):
+            facts = joined.facts
+            largest_first = sorted(facts.tables, key=lambda table: -table.size_bytes)
+
+            def read(reader: Reader, table: Table) -> TableWitness:
+                return _read_table(work, reader, facts, table)
+
             # The schema's stream is this thread's; the tables' run beside it in the same snapshot.
-            with ThreadPoolExecutor(self._settings.jobs, thread_name_prefix="table") as pool:
-                futures = _submit(pool, work, snapshot, facts)
-                try:
-                    _schema(work, snapshot, facts)
-                    wait(futures, return_when=FIRST_EXCEPTION)
-                    tables = [table for future in futures for table in future.result()]
-                except BaseException:
-                    work.failed.set()
-                    _raise_first(futures)
-                    raise
-            snapshot.session.query("COMMIT")
+            with reading(joined.readers, largest_first, read, work.failed) as results:
+                _schema(work, joined)
+                tables = results()
         return _witness(facts, tables)
 
     def _captured(self, work: _Work, witness: Witness, started_at: datetime) -> Captured:
@@ -246,7 +263,7 @@ def _put(sink: StreamSink, path: str, content: bytes) -> None:
     stream.close()
 
 
-def _globals(work: _Work) -> None:
+def _globals(work: _Work, database: str) -> None:
     options = ["--globals-only", "--no-password"]
     if not work.server.sees_passwords:
         options.append("--no-role-passwords")
@@ -255,95 +272,96 @@ def _globals(work: _Work) -> None:
             "set them anew after a restore)"
         )
     program = work.programs.path("pg_dumpall")
-    arguments = [program, *options, f"--dbname={work.access.address('postgres')}"]
-    _run_into(work, arguments, names.GLOBALS, "reading roles and other globals")
-
-
-def _run_into(work: _Work, arguments: list[str], path: str, doing: str) -> None:
-    stream = work.sink.open(Entry(path))
-    run_child(arguments, work.access, doing, work.stopped, take=stream.write)
+    arguments = [program, *options, f"--dbname={work.access.address(database)}"]
+    stream = work.sink.open(Entry(names.GLOBALS))
+    run_child(arguments, work.access, "reading roles and other globals", work.stopped, take=stream.write)
     stream.close()
 
 
-def _schema(work: _Work, snapshot: Snapshot, facts: DatabaseFacts) -> None:
-    def path(file: str) -> str:
-        return names.database_path(facts.name, file)
+@contextmanager
+def _join(work: _Work, snapshot: Snapshot) -> Iterator[_Joined]:
+    """Bring pg_dump and the readers into a snapshot.
 
+    Nothing is written before each has all its locks, and pg_dump all that it reads of the catalogs: until then a new
+    snapshot can still be taken.
+    """
+    database = snapshot.database
     dump = [
         work.programs.path("pg_dump"),
         "--format=custom",
         "--compress=0",
         "--no-password",
         f"--snapshot={snapshot.id}",
-        f"--lock-wait-timeout={LOCK_SECONDS_MAX}s",
-        f"--dbname={work.access.address(facts.name)}",
+        f"--encoding={snapshot.encoding}",
+        f"--lock-wait-timeout={FOLLOW_SECONDS_MAX}s",
+        f"--dbname={work.access.address(database)}",
     ]
-    _run_into(work, [*dump, "--schema-only"], path(names.SCHEMA), f"reading the schema of {facts.name}")
-    if facts.large_objects:
-        # Data only, and of no table: what is left are the large objects with owners, comments and privileges.
-        _run_into(
-            work,
-            [*dump, "--data-only", "--blobs", "--exclude-table-data=*.*"],
-            path(names.LARGE_OBJECTS),
-            f"reading the large objects of {facts.name}",
-        )
-    lines = [f"SET client_encoding = {quote_literal(client_encoding(facts.encoding))};"]
-    lines += [
+    # Data only, and of no table: what is left are the large objects with owners, comments and privileges.
+    large = [*dump, "--data-only", "--blobs", "--exclude-table-data=*.*"]
+
+    with ExitStack() as stack:
+
+        def start(arguments: list[str], doing: str) -> Child:
+            return stack.enter_context(Child(arguments, work.access, doing, work.stopped))
+
+        schema = start([*dump, "--schema-only"], f"reading the schema of {database}")
+        facts = read_facts(snapshot.session, database, snapshot.tables, snapshot.sequences)
+        large_objects = start(large, f"reading the large objects of {database}") if facts.large_objects else None
+        count = min(work.settings.jobs, len(snapshot.tables))
+        readers = stack.enter_context(open_readers(work.tools, snapshot, count))
+        for child in (schema, large_objects):
+            if child is not None:
+                _begin(child)
+        yield _Joined(facts, readers, schema, large_objects)
+
+
+def _begin(child: Child) -> None:
+    try:
+        child.begin()
+    except HoldfastError as error:
+        if _CHANGED.search(error.message):
+            raise TableMovedError(error.message) from error
+        raise
+
+
+def _schema(work: _Work, joined: _Joined) -> None:
+    facts = joined.facts
+
+    def path(file: str) -> str:
+        return names.database_path(facts.name, file)
+
+    _take(work, joined.schema, path(names.SCHEMA))
+    if joined.large_objects is not None:
+        _take(work, joined.large_objects, path(names.LARGE_OBJECTS))
+    header = f"SET client_encoding = {quote_literal(client_encoding(facts.encoding))};"
+    values = [
         f"SELECT pg_catalog.setval({quote_literal(f'{quote_identifier(each.schema)}.{quote_identifier(each.name)}')}, "
         f"{each.last_value}, {str(each.is_called).lower()});"
         for each in facts.sequences
     ]
-    _put(work.sink, path(names.SEQUENCES), ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
+    _put(work.sink, path(names.SEQUENCES), _script(header, *values))
+    filled = [f"REFRESH MATERIALIZED VIEW {view.sql};" for view in facts.views if view.is_filled]
+    if filled:
+        _put(work.sink, path(names.VIEWS), _script(header, "SET search_path = '';", *filled))
     if facts.unread_sequences:
         work.notices.append(f"{len(facts.unread_sequences)} unlogged sequences cannot be read on a standby")
 
 
-def _submit(
-    pool: ThreadPoolExecutor, work: _Work, snapshot: Snapshot, facts: DatabaseFacts
-) -> list[Future[list[TableWitness]]]:
-    """Start as many readers as there are jobs; they share the tables, the largest first."""
-    tables = sorted(facts.tables, key=lambda table: -table.size_bytes)
-    left = iter(tables)
-    lock = threading.Lock()
-
-    def next_table() -> Table | None:
-        with lock:
-            return None if work.stopped() else next(left, None)
-
-    def read_some() -> list[TableWitness]:
-        try:
-            return list(_read_tables(work, snapshot, facts, next_table))
-        except BaseException:
-            work.failed.set()
-            raise
-
-    return [pool.submit(read_some) for _ in range(min(work.settings.jobs, max(1, len(tables))))]
+def _script(*statements: str) -> bytes:
+    return "".join(f"{statement}\n" for statement in statements).encode("utf-8", "surrogateescape")
 
 
-def _read_tables(
-    work: _Work, snapshot: Snapshot, facts: DatabaseFacts, next_table: Callable[[], Table | None]
-) -> Iterator[TableWitness]:
-    table = next_table()
-    if table is None:
-        return
-    with open_sql(work.settings, facts.name) as session:
-        session.stop_requested = work.stopped
-        session.query(pinned(session.server_version))
-        session.query(snapshot.join)
-        preamble = f"{pinned(session.server_version)}; {snapshot.join}"
-        reading = Reading(session, preamble, facts.encoding, work.settings.silence_seconds_max)
-        while table is not None:
-            yield _read_table(work, reading, facts, table)
-            table = next_table()
-    if work.stop_requested():
-        raise Interrupted("stopped while reading tables")
+def _take(work: _Work, child: Child, path: str) -> None:
+    stream = work.sink.open(Entry(path))
+    for block in child.take():
+        stream.write(block)
+    child.finish()
+    stream.close()
 
 
-def _read_table(work: _Work, reading: Reading, facts: DatabaseFacts, table: Table) -> TableWitness:
+def _read_table(work: _Work, reader: Reader, facts: DatabaseFacts, table: Table) -> TableWitness:
     if table.is_unlogged and work.server.in_recovery:
-        work.notices.append(
-            f"unlogged table {table.schema}.{table.name} cannot be read on a standby and comes back empty"
-        )
+        work.notices.append(f"unlogged table {table.title} cannot be read on a standby and comes back empty")
         return _table_witness(table, How.NOT_COMPARED, None, "unlogged, on a standby")
     limit = work.settings.witness_bytes_max
     how = How.COMPARED if limit is None or table.size_bytes <= limit else How.SAMPLED
@@ -351,13 +369,7 @@ def _read_table(work: _Work, reading: Reading, facts: DatabaseFacts, table: Tabl
     statement = copy_out(_as_witness(table), facts.encoding, table.column_list)
     stream = work.sink.open(Entry(names.table_path(facts.name, table.schema, table.name)))
     stream.write(script_header(table, facts.encoding))
-    if table.size_bytes < CHILD_BYTES_MIN:
-        pour(read_small(reading, statement), stream, counting)
-    else:
-        arguments = [work.programs.path("psql"), "-XqAt", "--no-password", "-v", "ON_ERROR_STOP=1"]
-        arguments += ["-d", work.access.address(facts.name), "-f", "-"]
-        with Child(arguments, work.access, f"reading table {table.schema}.{table.name}", work.stopped) as child:
-            pour(read_large(child, reading.preamble, statement), stream, counting)
+    pour(reader.rows(statement, reading_table(table.schema, table.name)), stream, counting)
     stream.write(SCRIPT_END)
     stream.close()
     return _table_witness(table, how, counting, "" if how is How.COMPARED else "larger than the witness's limit")
@@ -378,11 +390,15 @@ def _table_witness(table: Table, how: How, counting: Counting | None, reason: st
         size_bytes=table.size_bytes,
         condition=table.condition,
         reason=reason,
+        root=dotted(*table.root) if table.root else "",
     )
 
 
 def _witness(facts: DatabaseFacts, tables: Sequence[TableWitness]) -> DatabaseWitness:
-    views = [_table_witness(view, How.RECOMPUTED, None, "a materialised view") for view in facts.views]
+    views = [
+        _table_witness(view, How.RECOMPUTED, None, "a materialised view" + ("" if view.is_filled else ", not filled"))
+        for view in facts.views
+    ]
     return DatabaseWitness(
         name=facts.name,
         encoding=facts.encoding,
@@ -394,13 +410,3 @@ def _witness(facts: DatabaseFacts, tables: Sequence[TableWitness]) -> DatabaseWi
         objects=facts.objects,
         large_objects=facts.large_objects,
     )
-
-
-def _raise_first(futures: Sequence[Future[list[TableWitness]]]) -> None:
-    """Raise the error of a table's reader where one failed of itself and not for being stopped."""
-    wait(futures)
-    for future in futures:
-        with contextlib.suppress(Interrupted):
-            error = future.exception()
-            if error is not None and not isinstance(error, Interrupted):
-                raise error

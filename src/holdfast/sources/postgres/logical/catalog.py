@@ -8,19 +8,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from holdfast.sources.postgres.connection import Row, Session
-from holdfast.sources.postgres.logical.names import quote_identifier
+from holdfast.sources.postgres.logical.names import dotted, quote_identifier
 from holdfast.sources.postgres.logical.witness import Column, SequenceWitness
 
 SEQUENCES_PER_QUERY = 200
 _SYSTEM = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 
 _TABLES = f"""
-SELECT c.oid, n.nspname, c.relname, c.relpersistence, c.relfilenode,
-       pg_catalog.pg_relation_filenode(c.oid), pg_catalog.pg_table_size(c.oid), coalesce(x.condition, ''),
-       x.condition IS NOT NULL
+SELECT c.oid, n.nspname, c.relname, c.relpersistence, c.relfilenode, pg_catalog.pg_table_size(c.oid),
+       coalesce(x.condition, ''), r.oid, r.nspname, r.relname
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN (SELECT u.oid, e.extcondition[u.place] AS condition
            FROM pg_catalog.pg_extension e, unnest(e.extconfig) WITH ORDINALITY AS u(oid, place)) x ON x.oid = c.oid
+LEFT JOIN LATERAL (
+    SELECT o.oid, m.nspname, o.relname FROM pg_catalog.pg_class o
+    JOIN pg_catalog.pg_namespace m ON m.oid = o.relnamespace
+    WHERE c.relispartition AND o.oid = pg_catalog.pg_partition_root(c.oid) AND EXISTS (
+        SELECT 1 FROM pg_catalog.pg_partition_ancestors(c.oid) a
+        JOIN pg_catalog.pg_partitioned_table p ON p.partrelid = a.relid
+        JOIN pg_catalog.pg_opclass k ON k.oid = ANY (p.partclass)
+        WHERE p.partstrat = 'h' AND k.opcname = 'enum_ops' AND k.opcnamespace = 'pg_catalog'::regnamespace)) r ON true
 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND {_SYSTEM}
   AND (x.condition IS NOT NULL OR NOT EXISTS (
       SELECT 1 FROM pg_catalog.pg_depend d
@@ -31,16 +38,23 @@ _COLUMNS = f"""
 SELECT a.attrelid, a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod)
 FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'm') AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND {_SYSTEM}
+WHERE c.relkind IN ('r', 'm', 'p') AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND {_SYSTEM}
 ORDER BY a.attrelid, a.attnum"""
 
+# Whatever a view reads, directly or through others, has fewer below it than the view itself.
 _VIEWS = f"""
-SELECT c.oid, n.nspname, c.relname, pg_catalog.pg_table_size(c.oid)
+WITH RECURSIVE reads(reader, oid) AS (
+    SELECT r.ev_class, d.refobjid FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_depend d
+      ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid
+     AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> r.ev_class AND d.refobjid >= 16384),
+  reaches AS (
+    SELECT reader, oid FROM reads UNION SELECT e.reader, d.oid FROM reaches e JOIN reads d ON d.reader = e.oid)
+SELECT c.oid, n.nspname, c.relname, pg_catalog.pg_table_size(c.oid), c.relispopulated
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'm' AND {_SYSTEM} AND NOT EXISTS (
       SELECT 1 FROM pg_catalog.pg_depend d
       WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
-ORDER BY n.nspname, c.relname"""
+ORDER BY (SELECT count(*) FROM reaches e WHERE e.reader = c.oid), n.nspname, c.relname"""
 
 _SEQUENCES = f"""
 SELECT n.nspname, c.relname, c.relpersistence
@@ -93,7 +107,8 @@ WITH listed(classid, objid) AS (
   UNION ALL SELECT 'pg_language'::regclass, oid FROM pg_language WHERE oid >= 16384
   UNION ALL SELECT 'pg_am'::regclass, oid FROM pg_am WHERE oid >= 16384)
 SELECT o.type, o.identity FROM listed l, LATERAL pg_identify_object(l.classid, l.objid, 0) o
-WHERE NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = l.classid AND d.objid = l.objid AND d.deptype = 'e')
+WHERE o.type IS NOT NULL
+  AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = l.classid AND d.objid = l.objid AND d.deptype = 'e')
 ORDER BY 1, 2"""
 
 _SETTINGS = """
@@ -119,9 +134,12 @@ FROM pg_catalog.pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY 1"""
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table with rows of its own. ``moved`` is whether it was rewritten since the snapshot was taken.
+    """A table with rows of its own. ``file`` changes whenever it is truncated or rewritten.
 
-    ``condition`` is what a SELECT adds to read only the data of an extension's configuration table.
+    ``condition`` is what a SELECT adds to read only the data of an extension's configuration table. ``root`` is the
+    schema and name of the partitioned table that rows must be loaded by: the hash of an enum's value is another in
+    another database, and so is the partition. ``columns`` are in the root's order then.
+    ``is_filled`` is only False for a materialised view that cannot be read yet.
     """
 
     oid: str
@@ -129,15 +147,27 @@ class Table:
     name: str
     columns: tuple[Column, ...]
     is_unlogged: bool
-    moved: bool
+    file: str
     size_bytes: int
     condition: str
-    is_configuration: bool
+    root: tuple[str, str] | None = None
+    is_filled: bool = True
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return dotted(self.schema, self.name)
 
     @property
     def sql(self) -> str:
         """Its name in SQL."""
         return f"{quote_identifier(self.schema)}.{quote_identifier(self.name)}"
+
+    @property
+    def load_sql(self) -> str:
+        """The name in SQL of the table that its rows are loaded into."""
+        schema, name = self.root or (self.schema, self.name)
+        return f"{quote_identifier(schema)}.{quote_identifier(name)}"
 
     @property
     def column_list(self) -> str:
@@ -148,7 +178,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFacts:
-    """A database but for its rows. ``views`` are the materialised ones."""
+    """A database but for its rows. ``views`` are the materialised ones, each after those it reads."""
 
     name: str
     encoding: str
@@ -181,26 +211,48 @@ def read_tables(session: Session) -> tuple[Table, ...]:
     return tuple(_table(row, columns) for row in session.query(_TABLES))
 
 
-def _table(row: Row, columns: dict[str, list[Column]]) -> Table:
-    oid, schema, name, persistence, seen, now, size, condition, is_configuration = row
+def _view(row: Row, columns: dict[str, list[Column]]) -> Table:
+    oid, schema, name, size, is_filled = row
     return Table(
         oid=_text(oid),
         schema=_text(schema),
         name=_text(name),
         columns=tuple(columns.get(_text(oid), ())),
-        is_unlogged=persistence == "u",
-        moved=seen != now,
+        is_unlogged=False,
+        file="",
         size_bytes=int(size or 0),
-        condition=_text(condition),
-        is_configuration=is_configuration == "t",
+        condition="",
+        is_filled=is_filled == "t",
     )
 
 
-def read_facts(session: Session, name: str, tables: tuple[Table, ...], *, in_recovery: bool) -> DatabaseFacts:
+def _table(row: Row, columns: dict[str, list[Column]]) -> Table:
+    oid, schema, name, persistence, file, size, condition, root, root_schema, root_name = row
+    return Table(
+        oid=_text(oid),
+        schema=_text(schema),
+        name=_text(name),
+        columns=tuple(columns.get(_text(root or oid), ())),
+        is_unlogged=persistence == "u",
+        file=_text(file),
+        size_bytes=int(size or 0),
+        condition=_text(condition),
+        root=(_text(root_schema), _text(root_name)) if root else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sequences:
+    """Where sequences stand; ``unread`` are the unlogged ones of a standby."""
+
+    values: tuple[SequenceWitness, ...]
+    unread: tuple[str, ...]
+
+
+def read_facts(session: Session, name: str, tables: tuple[Table, ...], sequences: Sequences) -> DatabaseFacts:
     """Return all else about the database the session is in."""
     columns = _columns(session)
     encoding, owner, large_objects = map(_text, session.query(_DATABASE)[0])
-    sequences, unread = _read_sequences(session, in_recovery=in_recovery)
     objects: dict[str, list[str]] = {}
     with_path = session.query(f"SET search_path = pg_catalog; {_OBJECTS}")
     for kind, identity in with_path:
@@ -211,13 +263,9 @@ def read_facts(session: Session, name: str, tables: tuple[Table, ...], *, in_rec
         owner=owner,
         large_objects=int(large_objects),
         tables=tables,
-        views=tuple(
-            Table(_text(oid), _text(schema), _text(view), tuple(columns.get(_text(oid), ())), False, False,
-                  int(size or 0), "", False)
-            for oid, schema, view, size in session.query(_VIEWS)
-        ),
-        sequences=sequences,
-        unread_sequences=unread,
+        views=tuple(_view(row, columns) for row in session.query(_VIEWS)),
+        sequences=sequences.values,
+        unread_sequences=sequences.unread,
         extensions=tuple(
             (_text(extension), _text(version))
             for extension, version in session.query(
@@ -226,13 +274,15 @@ def read_facts(session: Session, name: str, tables: tuple[Table, ...], *, in_rec
         ),
         settings=tuple(f"{role}: {setting}" if role else _text(setting) for role, setting in session.query(_SETTINGS)),
         objects=tuple((kind, tuple(names)) for kind, names in sorted(objects.items())),
-    )  # fmt: skip
+    )
 
 
-def _read_sequences(session: Session, *, in_recovery: bool) -> tuple[tuple[SequenceWitness, ...], tuple[str, ...]]:
+def read_sequences(session: Session) -> Sequences:
+    """Return where every sequence stands; each is locked against being dropped until the transaction ends."""
     rows = session.query(_SEQUENCES)
+    in_recovery = session.query("SELECT pg_catalog.pg_is_in_recovery()")[0][0] == "t"
     readable = [(_text(schema), _text(name)) for schema, name, kept in rows if not (in_recovery and kept == "u")]
-    unread = tuple(f"{schema}.{name}" for schema, name, kept in rows if in_recovery and kept == "u")
+    unread = tuple(dotted(_text(schema), _text(name)) for schema, name, kept in rows if in_recovery and kept == "u")
     found: list[SequenceWitness] = []
     for start in range(0, len(readable), SEQUENCES_PER_QUERY):
         batch = readable[start : start + SEQUENCES_PER_QUERY]
@@ -245,7 +295,7 @@ def _read_sequences(session: Session, *, in_recovery: bool) -> tuple[tuple[Seque
         for place, value, is_called in values:
             schema, name = batch[int(place or 0)]
             found.append(SequenceWitness(schema, name, int(value or 0), is_called == "t"))
-    return tuple(sorted(found, key=lambda each: (each.schema, each.name))), unread
+    return Sequences(tuple(sorted(found, key=lambda each: (each.schema, each.name))), unread)
 
 
 def read_roles(session: Session) -> tuple[tuple[str, str], ...]:

@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -43,19 +43,26 @@ _KNOWN = re.compile(
     r"tcp_user_timeout|application_name"
 )
 
+_PLACES = re.compile(rb"^psql:<stdin>:\d+: (?=\w)|^(psql:<stdin>:\d+: )?(LOCATION|LINE \d+):.*\n?", re.MULTILINE)
+"""Where in psql's script and in the server's source something failed: of no use to an operator."""
+
 _WORDS: tuple[tuple[str, type[HoldfastError], str], ...] = (
     (
-        r"row-level security",
+        r"row-level security|row security",
         Denied,
         "Row security would hide rows from this role: ALTER ROLE ... BYPASSRLS (as a superuser).",
     ),
     (
-        r"permission denied|must be (owner|superuser|member)|Only roles with",
+        r"permission denied|must be (owner|superuser|member)|Only roles with|\b42501:",
         Denied,
         "Give the role what is named: `holdfast doctor` prints the exact statements.",
     ),
     (r"password authentication failed|no password supplied", Denied, "Check the password of this source."),
-    (r"lock timeout", Unavailable, "Another session holds a lock on it; look at pg_locks, and run this again."),
+    (
+        r"lock timeout|\b55P03:",
+        Unavailable,
+        "Another session holds a lock on it; look at pg_locks, and run this again.",
+    ),
     (
         r"No space left|disk full|could not (extend|write).*(space|quota)|Disk quota",
         OutOfSpace,
@@ -143,9 +150,10 @@ class Child:
     ) -> None:
         self._arguments = list(arguments)
         self._access = access
-        self._doing = doing
+        self.doing = doing
         self._stop_requested = stop_requested
         self._said = bytearray()
+        self._first: bytes | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._listener: threading.Thread | None = None
 
@@ -197,39 +205,60 @@ class Child:
     @property
     def said(self) -> str:
         """What it wrote to standard error so far, bounded, without secrets."""
-        return clean(bytes(self._said), self._access.secrets)
+        return clean(_PLACES.sub(b"", bytes(self._said)), self._access.secrets)
 
     def _listen(self) -> None:
         pipe = self._running.stderr
         assert pipe is not None
         while block := os.read(pipe.fileno(), 4096):
-            self._said += block[: max(0, SAID_BYTES_MAX - len(self._said))]
+            self._said += block
+            del self._said[:-SAID_BYTES_MAX]  # Its last words say why it ended.
 
     def give(self, pieces: Iterable[bytes]) -> None:
         """Write to its standard input and end it. A child that ended early is told by ``finish``."""
         pipe = self._running.stdin
         assert pipe is not None
-        os.set_blocking(pipe.fileno(), False)
         with suppress(BrokenPipeError):
             for piece in pieces:
-                view = memoryview(piece)
-                while view:
-                    self._ready(pipe, writing=True)
-                    with suppress(BlockingIOError):
-                        view = view[os.write(pipe.fileno(), view[:BLOCK_BYTES]) :]
+                self._write(pipe, piece)
         with suppress(OSError):
             pipe.close()
 
-    def take(self) -> Iterable[bytes]:
+    def send(self, piece: bytes) -> None:
+        """Write to its standard input, which stays open. A child that ended early is told by ``finish``."""
+        pipe = self._running.stdin
+        assert pipe is not None
+        with suppress(BrokenPipeError):
+            self._write(pipe, piece)
+
+    def _write(self, pipe: IO[bytes], piece: bytes) -> None:
+        os.set_blocking(pipe.fileno(), False)
+        view = memoryview(piece)
+        while view:
+            self._ready(pipe, writing=True)
+            with suppress(BlockingIOError):
+                view = view[os.write(pipe.fileno(), view[:BLOCK_BYTES]) :]
+
+    def begin(self) -> None:
+        """Wait for its first output, which stays to be taken; raises what it failed with where there is none."""
+        self._first = self._read()
+        if not self._first:
+            self.finish()
+
+    def take(self) -> Iterator[bytes]:
         """Yield its standard output in blocks until it ends it."""
+        block, self._first = self._first, None
+        if block is None:
+            block = self._read()
+        while block:
+            yield block
+            block = self._read()
+
+    def _read(self) -> bytes:
         pipe = self._running.stdout
         assert pipe is not None
-        while True:
-            self._ready(pipe, writing=False)
-            block = os.read(pipe.fileno(), BLOCK_BYTES)
-            if not block:
-                return
-            yield block
+        self._ready(pipe, writing=False)
+        return os.read(pipe.fileno(), BLOCK_BYTES)
 
     def _ready(self, pipe: IO[bytes], *, writing: bool) -> None:
         poll = select.poll()
@@ -237,14 +266,14 @@ class Child:
         deadline = time.monotonic() + SILENCE_SECONDS_MAX
         while not poll.poll(TICK_SECONDS * 1000):
             if self._stop_requested():
-                raise Interrupted(f"stopped while {self._doing}")
+                raise Interrupted(f"stopped while {self.doing}")
             if time.monotonic() > deadline:
                 raise Unavailable(
-                    f"{self._name} was silent for too long while {self._doing}",
+                    f"{self._name} was silent for too long while {self.doing}",
                     hint="Look at the server's load and locks.",
                 )
         if self._stop_requested():
-            raise Interrupted(f"stopped while {self._doing}")
+            raise Interrupted(f"stopped while {self.doing}")
 
     @property
     def _name(self) -> str:
@@ -260,13 +289,13 @@ class Child:
                 break
             except subprocess.TimeoutExpired:
                 if self._stop_requested():
-                    raise Interrupted(f"stopped while {self._doing}") from None
+                    raise Interrupted(f"stopped while {self.doing}") from None
                 if time.monotonic() > deadline:
-                    raise Unavailable(f"{self._name} does not end ({self._doing})") from None
+                    raise Unavailable(f"{self._name} does not end ({self.doing})") from None
         if self._listener is not None:
             self._listener.join(END_SECONDS_MAX)
         if code:
-            raise child_failed(self._name, code, self.said, self._doing)
+            raise child_failed(self._name, code, self.said, self.doing)
 
 
 def child_failed(name: str, code: int, said: str, doing: str) -> HoldfastError:

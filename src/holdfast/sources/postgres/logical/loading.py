@@ -2,243 +2,262 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from holdfast.model.errors import Denied, IntegrityBroken, Interrupted, SourceFailed
+from holdfast.model.errors import HoldfastError, IntegrityBroken, Interrupted
 from holdfast.sources.port import Content
 from holdfast.sources.postgres.connection import Session, open_sql
 from holdfast.sources.postgres.logical import names
-from holdfast.sources.postgres.logical.archive import Archive, Item, role_statements
-from holdfast.sources.postgres.logical.children import ClientAccess, run_child
-from holdfast.sources.postgres.logical.names import Selection, parse_table_path, quote_identifier
+from holdfast.sources.postgres.logical.archive import Archive
+from holdfast.sources.postgres.logical.children import BLOCK_BYTES, ClientAccess, run_child
+from holdfast.sources.postgres.logical.names import parse_table_path, quote_identifier, quote_literal
+from holdfast.sources.postgres.logical.parts import Name, Part
 from holdfast.sources.postgres.logical.tools import ClientPrograms
-from holdfast.sources.postgres.logical.witness import Witness
 from holdfast.sources.postgres.settings import PostgresSettings
 
-BATCH_BYTES = 8 << 20
-"""Small tables are loaded together until this much: a process for each would take longer than its rows."""
 SMALL_FILE_BYTES_MAX = 64 << 20
-ANALYZE_SECONDS_MAX = 6 * 3600.0
-TOLD_MAX = 5
+HEADER_BYTES_MAX = 1 << 20
+"""What stands before a table's rows: a few settings, and the names of up to 1600 columns."""
+LONG_SECONDS_MAX = 24 * 3600.0
+"""How long one statement over a whole table may take: a view recomputed, statistics."""
+NOT_KNOWN_BEFORE_17 = "SET transaction_timeout = 0;"
+"""What pg_restore says since 17 and no older server understands."""
 
-_STORED = ("TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE", "SEQUENCE", "SEQUENCE OWNED BY", "DEFAULT")
-_PREAMBLE = b"SET statement_timeout = 0;\nSET lock_timeout = 0;\nSET synchronous_commit = off;\n"
+PREAMBLE = (
+    b"SET statement_timeout = 0;\nSET lock_timeout = 0;\nSET idle_in_transaction_session_timeout = 0;\n"
+    b"SET idle_session_timeout = 0;\nSET client_min_messages = warning;\nSET standard_conforming_strings = on;\n"
+    b"SET default_transaction_read_only = off;\nSET synchronous_commit = off;\nSET search_path = '';\n"
+)
+_COPY = re.compile(rb'\nCOPY ("(?:[^"]|"")*"\."(?:[^"]|"")*") ')
+_COPY = re.compile(rb'^COPY (?P<name>"(?:[^"]|"")*"\."(?:[^"]|"")*")[ (].*?FROM stdin', re.MULTILINE | re.DOTALL)
+_UNFILLED = """
+SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'm' AND NOT c.relispopulated ORDER BY 1, 2"""
+_SEQUENCES_THERE = """
+SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'S'"""
 
 
 class Loader:
-    """One backup on its way into one server. ``selection`` keeps to a part; None is the whole database."""
+    """One database of a backup on its way into one server."""
 
     def __init__(
         self,
         content: Content,
+        database: str,
         settings: PostgresSettings,
         programs: ClientPrograms,
         access: ClientAccess,
         stop_requested: Callable[[], bool],
-        selection: Selection | None,
     ) -> None:
         self._content = content
+        self._database = database
         self._settings = settings
         self.programs = programs
         self.access = access
         self._stop_requested = stop_requested
-        self._selection = selection if selection is not None and selection.schema is not None else None
         self._places = {entry.entry.path: index for index, entry in enumerate(content.entries)}
 
-    def _read(self, path: str) -> bytes:
-        index = self._places.get(path)
-        if index is None:
-            raise IntegrityBroken(f"the backup holds no {path}", hint="Run `holdfast check`.")
+    def read(self, path: str) -> bytes:
+        """Return a small file of the backup."""
+        index = self._place(path)
         if self._content.entries[index].size_bytes > SMALL_FILE_BYTES_MAX:
             raise IntegrityBroken(f"{path} of the backup is impossibly large", hint="Run `holdfast check`.")
         return b"".join(self._content.open(index))
 
-    def schema(self, database: str) -> Archive:
+    def _place(self, path: str) -> int:
+        index = self._places.get(path)
+        if index is None:
+            raise IntegrityBroken(f"the backup holds no {path}", hint="Run `holdfast check`.")
+        return index
+
+    def schema(self) -> Archive:
         """Return the schema's archive, in a private file that ends with the access."""
         path = self.access.folder / names.SCHEMA
-        index = self._places.get(names.database_path(database, names.SCHEMA))
-        if index is None:
-            raise IntegrityBroken(f"the backup holds no schema of {database}", hint="Run `holdfast check`.")
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "wb") as file:
-            for piece in self._content.open(index):
+            for piece in self._content.open(self._place(names.database_path(self._database, names.SCHEMA))):
                 file.write(piece)
         return Archive(path, self.programs, self.access, self._stop_requested)
 
-    def make_roles(self, session: Session, archive: Archive, witness: Witness) -> list[str]:
-        """Make roles that the schema names and the server lacks, without passwords; those it has are not touched."""
-        there = {row[0] for row in session.query("SELECT rolname FROM pg_catalog.pg_roles")}
-        sql = archive.sql("--create")
-        missing = [name for name, _ in witness.roles if name not in there and _mentions(sql, name)]
-        if not missing:
-            return []
-        script = self._read(names.GLOBALS).decode("utf-8", "surrogateescape")
-        made = ", ".join(missing[:TOLD_MAX])
-        for statement in role_statements(script, missing):
-            try:
-                session.query(statement)
-            except Denied as error:
-                raise Denied(
-                    f"the target lacks roles that the backup needs ({made}), and this role may not make them",
-                    hint="Make them first, or restore with a role that has CREATEROLE (SUPERUSER for superusers).",
-                ) from error
-            except SourceFailed:
-                if statement.startswith("GRANT"):
-                    continue  # A membership in a role that is not here: the database does not need it.
-                raise
-        return [f"{len(missing)} roles were made, without passwords: {made}"]
-
-    def pre_data(self, archive: Archive, database: str) -> list[str]:
-        """Load types, functions, tables: all that rows need."""
-        return self._sections(archive, database, "pre-data", [item for item in archive.items() if self._before(item)])
-
-    def post_data(self, archive: Archive, database: str) -> list[str]:
-        """Load indexes, constraints, triggers, and recompute materialised views."""
-        return self._sections(archive, database, "post-data", [item for item in archive.items() if self._after(item)])
-
-    def _sections(self, archive: Archive, database: str, section: str, items: list[Item]) -> list[str]:
-        arguments = [self.programs.path("pg_restore"), "--no-password", f"--section={section}"]
-        arguments += [f"--dbname={self.access.address(database)}"]
+    def sections(self, archive: Archive, target: str, section: str, options: Sequence[str], server_major: int) -> None:
+        """Load one section of the schema; ``post-data`` by several connections. Stops at the first error."""
+        doing = f"loading the schema ({section}) into {target}"
+        arguments = [f"--section={section}", *options]
+        if self.programs.major >= 17 > server_major:
+            script = archive.sql(*arguments).replace(f"{NOT_KNOWN_BEFORE_17}\n", "")
+            self.psql(target, iter([script.encode("utf-8", "surrogateescape")]), doing)
+            return
+        arguments += ["--exit-on-error", "--no-password", f"--dbname={self.access.address(target)}"]
         if section == "post-data":
             arguments.append(f"--jobs={self._settings.jobs}")
-        if self._selection is None:
-            arguments.append("--exit-on-error")
-        else:
-            listed = archive.path.with_suffix(f".{section}")
-            text = "\n".join(item.line for item in items) + "\n"
-            listed.write_text(text, encoding="utf-8", errors="surrogateescape")
-            arguments.append(f"--use-list={listed}")
-        doing = f"loading the schema ({section}) into {database}"
-        try:
-            run_child([*arguments, str(archive.path)], self.access, doing, self._stop_requested)
-        except SourceFailed as error:
-            # Of a part, what cannot be made because it leans on what is not there is no failure: the comparison tells.
-            if self._selection is None or "errors ignored on restore" not in error.message:
-                raise
-            return [f"{section}: some of what leans on other parts was left out ({_count_ignored(error.message)})"]
-        return []
+        program = self.programs.path("pg_restore")
+        run_child([program, *arguments, str(archive.path)], self.access, doing, self._stop_requested)
 
-    def _before(self, item: Item) -> bool:
-        return item.kind not in _STORED or self._is_of_part(item)
+    def tables(self, part: Part | None) -> list[int]:
+        """Return where the rows of the part's tables lie, the largest first."""
+        wanted = None if part is None else set(part.tables)
+        found: list[tuple[int, int]] = []
+        for index, stored in enumerate(self._content.entries):
+            place = parse_table_path(stored.entry.path)
+            if place is None or place.database != self._database:
+                continue
+            if wanted is None or (place.schema, place.table) in wanted:
+                found.append((stored.size_bytes, index))
+        return [index for _, index in sorted(found, reverse=True)]
 
-    def _after(self, item: Item) -> bool:
-        return self._is_of_part(item)
+    def script(self, index: int) -> Iterator[bytes]:
+        """Yield the script that loads one table's rows."""
+        return self._content.open(index)
 
-    def _is_of_part(self, item: Item) -> bool:
-        """Whether an item of the list is the selection's: pg_restore writes schema, then name, unquoted."""
-        chosen = self._selection
-        if chosen is None or chosen.schema is None:
-            return True
-        if not item.rest.startswith(f"{chosen.schema} "):
-            return False
-        if chosen.table is None:
-            return True
-        rest = item.rest[len(chosen.schema) + 1 :]
-        return rest.startswith((f"{chosen.table} ", f"{chosen.table}_")) or f" {chosen.table} " in f" {rest} "
-
-    def rows(self, source_database: str, database: str) -> None:
-        """Load every table, several at a time and the largest first, then large objects and sequences."""
-        batches = iter(list(self._batches(source_database)))
-        failed: list[BaseException] = []
+    def rows(self, target: str, part: Part | None) -> None:
+        """Load every table of the part, several at a time and the largest first; each in a transaction of its own."""
+        found = self.tables(part)
+        left = iter(found)
+        failed = threading.Event()
         lock = threading.Lock()
 
         def stopped() -> bool:
-            return bool(failed) or self._stop_requested()
+            return failed.is_set() or self._stop_requested()
 
-        def next_batch() -> list[int] | None:
-            with lock:
-                return next(batches, None)
+        def scripts() -> Iterator[bytes]:
+            while not stopped():
+                with lock:
+                    index = next(left, None)
+                if index is None:
+                    return
+                yield b"BEGIN;\n"
+                yield from self.script(index)
+                yield b"COMMIT;\n"
 
         def load_some() -> None:
             try:
-                while not stopped() and (batch := next_batch()) is not None:
-                    self._psql(database, self._scripts(batch), "loading rows", stopped)
-            except BaseException as error:  # noqa: BLE001 - raised again below, the first one
-                failed.append(error)
+                self.psql(target, scripts(), f"loading rows into {target}", stopped)
+            except BaseException:
+                failed.set()
+                raise
 
         with ThreadPoolExecutor(self._settings.jobs, thread_name_prefix="load") as pool:
-            for future in [pool.submit(load_some) for _ in range(self._settings.jobs)]:
-                future.result()
-        for error in sorted(failed, key=lambda each: isinstance(each, Interrupted)):
+            futures = [pool.submit(load_some) for _ in range(min(self._settings.jobs, max(1, len(found))))]
+        errors = [error for error in (future.exception() for future in futures) if error is not None]
+        for error in sorted(errors, key=lambda error: isinstance(error, Interrupted)):
             raise error
         if self._stop_requested():
-            raise Interrupted("stopped while loading rows", hint="What was loaded is dropped again.")
-        self._rest(source_database, database)
+            raise Interrupted("stopped while loading rows")
 
-    def _rest(self, source_database: str, database: str) -> None:
-        large = self._places.get(names.database_path(source_database, names.LARGE_OBJECTS))
-        if large is not None and self._selection is None:
-            arguments = [self.programs.path("pg_restore"), "--no-password", "--exit-on-error"]
-            arguments.append(f"--dbname={self.access.address(database)}")
-            doing = f"loading large objects into {database}"
-            run_child(arguments, self.access, doing, self._stop_requested, give=self._content.open(large))
-        sequences = self._read(names.database_path(source_database, names.SEQUENCES))
-        if self._selection is not None:
-            sequences = self._sequences_there(database, sequences)
-        self._psql(database, iter([sequences]), "setting sequences", self._stop_requested)
+    def large_objects(self, target: str, server_major: int) -> None:
+        """Load the large objects with their owners and privileges, if there are any."""
+        index = self._places.get(names.database_path(self._database, names.LARGE_OBJECTS))
+        if index is None:
+            return
+        doing = f"loading large objects into {target}"
+        program, pieces = self.programs.path("pg_restore"), self._content.open(index)
+        if self.programs.major >= 17 > server_major:
+            script = self.access.folder / "large_objects.sql"
+            arguments = [program, "--format=custom", f"--file={script}"]
+            run_child(arguments, self.access, doing, self._stop_requested, give=pieces)
+            self.psql(target, _lines_known(script), doing)
+            return
+        arguments = [program, "--format=custom", "--exit-on-error", "--no-password"]
+        arguments.append(f"--dbname={self.access.address(target)}")
+        run_child(arguments, self.access, doing, self._stop_requested, give=pieces)
 
-    def _sequences_there(self, database: str, script: bytes) -> bytes:
-        """Keep those lines of a script of sequences whose sequence exists in a part."""
-        with open_sql(self._settings, database) as session:
-            rows = session.query(
-                "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n "
-                "ON n.oid = c.relnamespace WHERE c.relkind = 'S'"
-            )
-        there = {f"{quote_identifier(schema or '')}.{quote_identifier(name or '')}" for schema, name in rows}
-        first, *lines = script.decode("utf-8", "surrogateescape").splitlines(keepends=True)
-        kept = [line for line in lines if any(names.quote_literal(name) in line for name in there)]
-        return "".join([first, *kept]).encode("utf-8", "surrogateescape")
+    def sequences(self, target: str, part: Part | None) -> None:
+        """Set every sequence to where it stood; of a part those that it made."""
+        script = self.read(names.database_path(self._database, names.SEQUENCES))
+        if part is not None:
+            script = self._sequences_there(target, script)
+        self.psql(target, iter([script]), f"setting sequences in {target}")
 
-    def _psql(self, database: str, pieces: Iterator[bytes], doing: str, stopped: Callable[[], bool]) -> None:
+    def _sequences_there(self, target: str, script: bytes) -> bytes:
+        with open_sql(self._settings, target) as session:
+            rows = session.query(_SEQUENCES_THERE)
+        there = {
+            quote_literal(f"{quote_identifier(schema or '')}.{quote_identifier(name or '')}").strip()
+            for schema, name in rows
+        }
+        first, *lines = script.decode("utf-8", "surrogateescape").split(";\n")
+        kept = [line for line in lines if any(f"setval({name}, " in line.replace("( E", "(E") for name in there)]
+        return "".join(f"{line};\n" for line in [first, *kept]).encode("utf-8", "surrogateescape")
+
+    def psql(self, target: str, pieces: Iterator[bytes], doing: str, stopped: Callable[[], bool] | None = None) -> None:
+        """Run a script in a database; the first error ends it."""
+
+        def given() -> Iterator[bytes]:
+            yield PREAMBLE
+            yield from pieces
+
         arguments = [self.programs.path("psql"), "-XqAt", "--no-password", "-v", "ON_ERROR_STOP=1"]
-        arguments += ["-d", self.access.address(database), "-o", os.devnull, "-f", "-"]
-        given = itertools.chain([_PREAMBLE], pieces)
-        run_child(arguments, self.access, f"{doing} into {database}", stopped, give=given)
+        arguments += ["-d", self.access.address(target), "-o", os.devnull, "-f", "-"]
+        run_child(arguments, self.access, doing, stopped or self._stop_requested, give=given())
 
-    def _scripts(self, batch: Sequence[int]) -> Iterator[bytes]:
-        for index in batch:
-            yield from self._content.open(index)
+    def refresh_views(self, target: str, left_empty: set[Name]) -> None:
+        """Recompute every materialised view but those that were never filled, each after what it reads."""
+        with self._long_session(target) as session:
+            session.query("SET search_path = ''")
+            left = [
+                (schema or "", name or "")
+                for schema, name in session.query(_UNFILLED)
+                if (schema or "", name or "") not in left_empty
+            ]
+            while left:
+                left = self._refresh_some(session, left)
 
-    def _batches(self, source_database: str) -> Iterator[list[int]]:
-        found: list[tuple[int, int]] = []
-        for index, entry in enumerate(self._content.entries):
-            place = parse_table_path(entry.entry.path)
-            if place is None or place.database != source_database:
-                continue
-            chosen = self._selection
-            if chosen and (chosen.schema != place.schema or chosen.table not in (None, place.table)):
-                continue
-            found.append((entry.size_bytes, index))
-        batch: list[int] = []
-        size = 0
-        for bytes_of_table, index in sorted(found, reverse=True):
-            if batch and size + bytes_of_table > BATCH_BYTES:
-                yield batch
-                batch, size = [], 0
-            batch.append(index)
-            size += bytes_of_table
-        if batch:
-            yield batch
+    @staticmethod
+    def _refresh_some(session: Session, views: list[Name]) -> list[Name]:
+        """Refresh what can be; returns what has to wait for others, always fewer than there were."""
+        waiting: list[Name] = []
+        problem: HoldfastError | None = None
+        for schema, name in views:
+            try:
+                statement = f"REFRESH MATERIALIZED VIEW {quote_identifier(schema)}.{quote_identifier(name)}"
+                session.query(statement, seconds_max=LONG_SECONDS_MAX)
+            except HoldfastError as error:
+                if "(55000)" not in error.message:  # It reads one that is not filled yet.
+                    raise
+                problem = error
+                waiting.append((schema, name))
+        if problem is not None and len(waiting) == len(views):
+            raise problem
+        return waiting
 
-    def analyze(self, database: str) -> None:
+    def analyze(self, target: str, stopped: Callable[[], bool]) -> None:
         """Refresh the planner's statistics."""
-        with open_sql(self._settings, database) as session:
-            session.stop_requested = self._stop_requested
-            session.query("SET statement_timeout = 0")
-            session.query("ANALYZE", seconds_max=ANALYZE_SECONDS_MAX)
+        with self._long_session(target) as session:
+            session.stop_requested = stopped
+            session.query("ANALYZE", seconds_max=LONG_SECONDS_MAX)
+
+    def _long_session(self, target: str) -> Session:
+        session = open_sql(self._settings, target)
+        session.stop_requested = self._stop_requested
+        session.query("SET statement_timeout = 0; SET lock_timeout = 0; SET client_min_messages = error")
+        return session
 
 
-def _mentions(sql: str, role: str) -> bool:
-    quoted = re.escape(quote_identifier(role))
-    plain = rf"|\b{re.escape(role)}\b" if re.fullmatch(r"[a-z_][a-z0-9_$]*", role) else ""
-    return re.search(f"{quoted}{plain}", sql) is not None
+def redirected(pieces: Iterator[bytes], into: Name) -> Iterator[bytes]:
+    """Yield a table's script with the rows going into another table of the same columns."""
+    head = b""
+    for piece in pieces:
+        head += piece
+        match = _COPY.search(head)
+        if match is not None:
+            written = f"{quote_identifier(into[0])}.{quote_identifier(into[1])}".encode("utf-8", "surrogateescape")
+            yield head[: match.start("name")] + written + head[match.end("name") :]
+            yield from pieces
+            return
+        if len(head) > HEADER_BYTES_MAX:
+            break
+    raise IntegrityBroken("the rows of a table do not begin as they should", hint="Run `holdfast check`.")
 
 
-def _count_ignored(message: str) -> str:
-    match = re.search(r"errors ignored on restore: (\d+)", message)
-    return f"{match[1]} statements" if match else "some statements"
+def _lines_known(script: os.PathLike[str]) -> Iterator[bytes]:
+    """Yield a script without the one setting that an older server does not know; it stands in the first lines."""
+    with open(script, "rb") as file:  # noqa: PTH123 - a path of our own folder
+        head = file.read(BLOCK_BYTES)
+        yield head.replace(f"{NOT_KNOWN_BEFORE_17}\n".encode(), b"")
+        while block := file.read(BLOCK_BYTES):
+            yield block

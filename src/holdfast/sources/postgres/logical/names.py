@@ -12,6 +12,8 @@ WITNESS = "@witness.json"
 SCHEMA = "schema.dump"
 LARGE_OBJECTS = "large_objects.dump"
 SEQUENCES = "sequences.sql"
+VIEWS = "views.sql"
+"""Fills the materialised views that were filled, each after those it reads; only where there are any."""
 
 _HIDDEN = re.compile(r"[%/\x00-\x1f\x7f\udc80-\udcff]|^[.@]")
 _PART = re.compile(r'"(?:[^"]|"")+"|[^".]+')
@@ -78,7 +80,12 @@ class Selection:
         return cls(*(_unquote(part) for part in parts))
 
     def __str__(self) -> str:
-        return ".".join(_quote(part) for part in (self.database, self.schema, self.table) if part is not None)
+        return dotted(*(part for part in (self.database, self.schema, self.table) if part is not None))
+
+
+def dotted(*parts: str) -> str:
+    """Return a name for people; parts that hold a dot or a quote stand in double quotes, so that no two are alike."""
+    return ".".join(_quote(part) for part in parts)
 
 
 def _unquote(part: str) -> str:

@@ -1,44 +1,69 @@
-"""Brings a logical backup, or a part of it, into a running server: beside what is there, compared, then swapped in.
+"""Brings a logical backup, or a part of it, into a running server: beside what is there, compared, then given its name.
 
-Nothing that lives there is dropped or written to. What is loaded stands in a database of its own that carries our mark
-until it is compared; a run that died leaves it, and the next one finds it by the mark.
+Nothing that lives there is dropped or written to. What is loaded stands in a database of ours (``marks``) until it is
+complete and compared; then it gets its name in one transaction, in place with the old one kept. A run that died leaves
+a database that carries our mark, and the next run finishes it, drops it, or names it.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from holdfast.model.errors import ConfigInvalid, Conflict, HoldfastError, IntegrityBroken, SourceFailed
+from holdfast.model.documents import format_time
+from holdfast.model.errors import ConfigInvalid, Conflict, HoldfastError, IntegrityBroken, NotFound, SourceFailed
 from holdfast.sources.port import Content
 from holdfast.sources.postgres.connection import Session, open_sql
 from holdfast.sources.postgres.logical import names
-from holdfast.sources.postgres.logical.capture import read_logical_server, require_direct
+from holdfast.sources.postgres.logical.archive import Archive
+from holdfast.sources.postgres.logical.beside import copy_definition, expected_beside, load_beside
+from holdfast.sources.postgres.logical.capture import require_direct
 from holdfast.sources.postgres.logical.children import ClientAccess
+from holdfast.sources.postgres.logical.cluster_roles import RolePlan, RoleRules, make_roles, plan_roles
 from holdfast.sources.postgres.logical.inspect import Inspection, inspect_database
 from holdfast.sources.postgres.logical.loading import Loader
-from holdfast.sources.postgres.logical.names import Selection, quote_identifier, quote_literal
-from holdfast.sources.postgres.logical.swap import Swap, refuse_bound
-from holdfast.sources.postgres.logical.tools import clients_for
-from holdfast.sources.postgres.logical.witness import (
-    DatabaseWitness,
-    Difference,
-    Found,
-    How,
-    Witness,
-    compare,
-    from_document,
+from holdfast.sources.postgres.logical.marks import (
+    Mark,
+    Stage,
+    claim,
+    clear,
+    dated,
+    drop_marked,
+    left_over,
+    loading_name,
+    open_maintenance,
+    set_mark,
 )
+from holdfast.sources.postgres.logical.names import Selection, quote_identifier, quote_literal
+from holdfast.sources.postgres.logical.parts import Name, Part, choose_part
+from holdfast.sources.postgres.logical.preflight import (
+    Needs,
+    TargetFacts,
+    check_target,
+    read_target,
+    refuse_bound,
+    refuse_taken,
+    refuse_target,
+)
+from holdfast.sources.postgres.logical.sql_text import DatabaseScript, named_things, without_tablespace
+from holdfast.sources.postgres.logical.swap import Exchange, exchange, give, read_live
+from holdfast.sources.postgres.logical.tools import clients_for
+from holdfast.sources.postgres.logical.verdict import differences, expected_of
+from holdfast.sources.postgres.logical.witness import DatabaseWitness, Difference, How, Witness, from_document
 from holdfast.sources.postgres.settings import PostgresSettings
 
-MARK = "holdfast: loading "
-NAME_BYTES_MAX = 63
 WITNESS_BYTES_MAX = 256 << 20
+CREATE_SECONDS_MAX = 600.0
+NEVER_FILLED = "not populated"
+"""What the witness says of a materialised view that held nothing."""
 Step = Callable[[str], None]
 
 
@@ -46,22 +71,32 @@ def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def _new_id() -> str:
+    return secrets.token_hex(4)
+
+
 @dataclass(frozen=True, slots=True)
 class ServerTarget:
     """Where a restore goes: a server, and the name of the database there; None is a dated name beside the others.
 
-    ``in_place`` swaps it for the live one of that name.
+    ``in_place`` swaps it for the live one of that name. ``into_table`` takes the rows of the selected table into a new
+    table of that name in the live ``database`` (None: that of the backup's name), in the schema of the old one.
     """
 
     settings: PostgresSettings
     database: str | None = None
     selection: Selection | None = None
     in_place: bool = False
+    into_table: str | None = None
+    with_passwords: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LivePlan:
-    """What will be done. ``loaded_as`` is the database that is made, ``live`` the one it replaces in the end."""
+    """What will be done. ``loaded_as`` is the database that is made, ``live`` the one it replaces in the end.
+
+    With ``into_table`` no database is made that stays: the table is, in ``loaded_as``.
+    """
 
     source_database: str
     loaded_as: str
@@ -71,6 +106,7 @@ class LivePlan:
     tables: int
     size_bytes: int
     notes: tuple[str, ...] = ()
+    into_table: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +122,32 @@ class LiveReport:
     differences: tuple[Difference, ...]
     seconds: tuple[tuple[str, float], ...]
     notes: tuple[str, ...]
+    into_table: str | None = None
 
 
 @dataclass(slots=True)
-class _Run:
-    """One restore while it goes on."""
+class _Work:
+    """One restore while it goes on, with all that was found out before anything was written."""
 
-    plan: LivePlan
     target: ServerTarget
     witness: Witness
     database: DatabaseWitness
+    session: Session
+    facts: TargetFacts
+    loader: Loader
+    archive: Archive
+    part: Part | None
+    script: DatabaseScript
+    roles: RolePlan
+    options: tuple[str, ...]
+    notes: list[str]
+    at_step: Step
     seconds: list[tuple[str, float]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
     @contextmanager
-    def step(self, name: str, at: Step) -> Iterator[None]:
+    def step(self, name: str) -> Iterator[None]:
         begun = time.monotonic()
-        at(name)
+        self.at_step(name)
         yield
         self.seconds.append((name, time.monotonic() - begun))
 
@@ -110,7 +155,8 @@ class _Run:
 class PostgresServerRefill:
     """Restores logical backups into running servers.
 
-    ``at_step`` is told the name of each step as it begins; ``now`` gives the dates in names.
+    ``at_step`` is told the name of each step as it begins; ``now`` gives the dates in names, ``new_id`` eight
+    hexadecimal digits for each run.
     """
 
     def __init__(
@@ -118,54 +164,91 @@ class PostgresServerRefill:
         now: Callable[[], datetime] = _utc_now,
         stop_requested: Callable[[], bool] = lambda: False,
         at_step: Step = lambda step: None,
+        new_id: Callable[[], str] = _new_id,
     ) -> None:
         self._now = now
         self._stop_requested = stop_requested
         self._at_step = at_step
+        self._new_id = new_id
 
     def plan(self, content: Content, target: ServerTarget) -> LivePlan:
-        """Decide what a restore will do; nothing is written. Raises ``ConfigInvalid`` or ``Conflict``."""
+        """Decide what a restore will do, and look whether it can; nothing is written.
+
+        Raises ``ConfigInvalid`` for what cannot be meant, and whatever would stop the restore: ``Conflict``,
+        ``Denied``, ``NotFound`` (an extension, a locale, programs), ``Unavailable``.
+        """
         witness = read_witness(content)
         database = _chosen_database(witness, target)
-        with open_sql(target.settings) as session:
-            require_direct(session)
-            there = _databases(session)
-            notes = tuple(_left_over(session))
-            _refuse_older(session, witness)
-            _refuse_missing_extensions(session, database)
-            stamp = self._now().strftime("%Y%m%dt%H%M%S")
-            wanted = target.database
-            if target.in_place:
-                live = wanted or database.name
-                if live not in there:
-                    raise ConfigInvalid(
-                        f"the server has no database {live} to replace",
-                        hint="Leave --in-place out: the database is then made under the name you give.",
-                    )
-                if target.selection is not None and target.selection.schema is not None:
-                    raise ConfigInvalid(
-                        "a part of a database cannot replace the whole of it",
-                        hint="Restore the part beside, and copy from there what you need.",
-                    )
-                refuse_bound(session, live)
-                loaded, kept = _dated(live, "new", stamp), _dated(live, "before", stamp)
-            else:
-                live, kept = None, None
-                loaded = wanted or _dated(database.name, "restored", stamp)
-            for name in (loaded, kept):
-                if name in there:
-                    raise ConfigInvalid(
-                        f"the server has a database {name} already",
-                        hint="Name another one that does not exist yet, or add --in-place to replace it.",
-                    )
-        tables = [table for table in database.tables if _in_part(target.selection, table.schema, table.name)]
-        if target.selection is not None and not tables:
-            raise ConfigInvalid(
-                f"the backup holds no table in {target.selection}",
-                hint="`holdfast ls` lists what it holds: databases/DATABASE/tables/SCHEMA/TABLE.sql.",
-            )
-        size = sum(table.size_bytes for table in tables)
-        return LivePlan(database.name, loaded, live, kept, target.selection, len(tables), size, notes)
+        with open_maintenance(target.settings, target.database) as session:
+            facts = self._look(session, witness)
+            plan, notes = self._named(session, facts, database, target), []
+            for each in left_over(session):
+                alive = "is being loaded by another restore" if each.is_alive else "was left by a restore that died"
+                notes.append(f"database {each.database} {alive}")
+            with self._prepare(content, target, plan, witness, session) as work:
+                tables = expected_of(database, work.part).tables
+                return replace(
+                    plan,
+                    tables=len(tables),
+                    size_bytes=sum(table.size_bytes for table in tables),
+                    notes=(*notes, *plan.notes, *work.notes, *_role_notes(work.roles)),
+                )
+
+    def _look(self, session: Session, witness: Witness) -> TargetFacts:
+        require_direct(session)
+        facts = read_target(session)
+        refuse_target(facts, _major(witness.server_version))
+        return facts
+
+    def _named(self, session: Session, facts: TargetFacts, database: DatabaseWitness, target: ServerTarget) -> LivePlan:
+        """Choose every name and refuse those that cannot be."""
+        _refuse_contradictions(target)
+        stamp = self._now().strftime("%Y%m%dt%H%M%S")
+        wanted, chosen = target.database, target.selection
+        if target.into_table is not None:
+            live = wanted or database.name
+            _require_there(facts, live)
+            return LivePlan(database.name, live, None, None, chosen, 0, 0, into_table=target.into_table)
+        if not target.in_place:
+            loaded = wanted or dated(database.name, "restored", stamp)
+            refuse_taken(facts, (loaded,))
+            return LivePlan(database.name, loaded, None, None, chosen, 0, 0)
+        live = wanted or database.name
+        _require_there(facts, live)
+        loaded, kept = dated(live, "restored", stamp), dated(live, "before", stamp)
+        refuse_taken(facts, (loaded, kept))
+        notes = refuse_bound(session, live)
+        return LivePlan(database.name, loaded, live, kept, chosen, 0, 0, tuple(notes))
+
+    @contextmanager
+    def _prepare(
+        self, content: Content, target: ServerTarget, plan: LivePlan, witness: Witness, session: Session
+    ) -> Iterator[_Work]:
+        """Find out everything that is needed, and refuse what cannot be, before anything is written."""
+        session.stop_requested = self._stop_requested
+        settings, facts = target.settings, self._look(session, witness)
+        database = _database_of(witness, plan.source_database)
+        programs = clients_for(max(facts.major, _major(witness.server_version)), named=settings.programs)
+        password = settings.password.reveal() if settings.password is not None else None
+        with ClientAccess(session, password) as access:
+            loader = Loader(content, plan.source_database, settings, programs, access, self._stop_requested)
+            archive = loader.schema()
+            part = _part(archive, plan.selection, witness, database)
+            options = (archive.use_list("part", part.items),) if part else ()
+            script = archive.database_script(plan.source_database, plan.loaded_as)
+            named = named_things(archive.sql(*options, *(() if part else ("--create",))))
+            if not named.tablespaces <= facts.tablespaces:
+                options = (*options, "--no-tablespaces")
+            globals_script = loader.read(names.GLOBALS).decode("utf-8", "surrogateescape")
+            rules = RoleRules(target.with_passwords, facts.is_superuser)
+            known = {name for name, _ in witness.roles}
+            roles = plan_roles(globals_script, named.roles & known, facts.roles, rules)
+            needs = Needs(facts.major, database, named, script.create, _extensions(database, part), settings.jobs)
+            notes = [*check_target(session, facts, needs), *(part.notes if part and plan.into_table is None else ())]
+            if part is not None and database.large_objects and plan.into_table is None:
+                notes.append("large objects belong to no table: a part is restored without them")
+            yield _Work(target, witness, database, session, facts, loader, archive, part, script, roles, options,
+                        notes, self._at_step)  # fmt: skip
 
     def run(self, content: Content, target: ServerTarget, plan: LivePlan) -> LiveReport:
         """Carry a plan out. On any failure what was loaded is dropped again, or named where that fails too.
@@ -173,79 +256,213 @@ class PostgresServerRefill:
         Where the comparison finds differences nothing is swapped: the loaded database stays beside for a look.
         """
         witness = read_witness(content)
-        database = _chosen_database(witness, replace(target, selection=Selection(plan.source_database)))
-        run = _Run(plan, target, witness, database, notes=list(plan.notes))
-        with open_sql(target.settings) as session:
-            server = read_logical_server(session)
-            programs = clients_for(max(server.major, _tools_major(witness)), named=target.settings.programs)
-            identifier = f"{self._now():%Y%m%dt%H%M%S}-{session.query('SELECT pg_catalog.pg_backend_pid()')[0][0]}"
-            password = target.settings.password.reveal() if target.settings.password is not None else None
-            with ClientAccess(session, password) as access:
-                loader = Loader(content, target.settings, programs, access, self._stop_requested, plan.selection)
+        identifier = self._new_id()
+        with open_maintenance(target.settings, plan.live or plan.loaded_as) as session:
+            claim(session, identifier)
+            self._at_step("look")
+            _refuse_changes(read_target(session), plan)
+            with self._prepare(content, target, plan, witness, session) as work:
+                run = _Run(work, plan, identifier, self._stop_requested)
                 try:
-                    return self._load(run, session, loader, identifier)
+                    return run.beside() if plan.into_table is not None else run.database()
                 except BaseException as error:
-                    self._drop_ours(target, plan.loaded_as, identifier, error)
+                    run.clean(error)
                     raise
 
-    def _load(self, run: _Run, session: Session, loader: Loader, identifier: str) -> LiveReport:
-        plan = run.plan
-        archive = loader.schema(plan.source_database)
-        statements = archive.database_statements(plan.source_database, plan.loaded_as)
-        with run.step("roles", self._at_step):
-            run.notes += loader.make_roles(session, archive, run.witness)
-        with run.step("create", self._at_step):
-            _create(session, statements, plan.loaded_as, f"{MARK}{identifier}")
-        with run.step("schema", self._at_step):
-            run.notes += loader.pre_data(archive, plan.loaded_as)
-        with run.step("rows", self._at_step):
-            loader.rows(plan.source_database, plan.loaded_as)
-        with run.step("indexes and constraints", self._at_step):
-            run.notes += loader.post_data(archive, plan.loaded_as)
-        with run.step("statistics", self._at_step):
-            loader.analyze(plan.loaded_as)
-        with run.step("compare", self._at_step):
-            found = self._inspect(run, loader)
-        expected = _part_of(run.database, plan.selection)
-        differences = _differences(expected, _part_of(found, plan.selection), plan.selection)
-        database, kept = plan.loaded_as, None
-        if plan.live is None:
-            with run.step("settings", self._at_step):
-                run.notes += _finish(session, statements, plan.loaded_as)
-        elif differences:
-            run.notes.append(f"{plan.live} was not replaced: what was loaded differs and stays as {plan.loaded_as}")
+
+class _Run:
+    """The writing part of one restore."""
+
+    def __init__(self, work: _Work, plan: LivePlan, identifier: str, stop_requested: Callable[[], bool]) -> None:
+        self._work = work
+        self._plan = plan
+        self._id = identifier
+        self._stop_requested = stop_requested
+        self._loading = loading_name(identifier)
+        self._is_ready = False
+        backup = f"{format_time(work.witness.taken_at)}"
+        self._mark = Mark(Stage.LOADING, identifier, backup, plan.live or plan.loaded_as)
+
+    @property
+    def _settings(self) -> PostgresSettings:
+        return self._work.target.settings
+
+    def database(self) -> LiveReport:
+        """Load a database, compare it, and give it its name."""
+        work, plan = self._work, self._plan
+        found, notes = clear(self._settings, work.session, self._id, self._may_resume)
+        work.notes += notes
+        if found is not None:
+            self._loading = found.database
+            set_mark(work.session, self._loading, replace(self._mark, stage=Stage.READY))
+            self._is_ready = True
         else:
-            swap = Swap(run.target.settings, loader.programs, loader.access, self._stop_requested)
-            with run.step("swap", self._at_step):
-                run.notes += swap.run(session, plan.live, plan.loaded_as, str(plan.kept_as), self._at_step)
-            database, kept = plan.live, plan.kept_as
-        return _report(run, expected, database, kept, differences)
+            self._create()
+            self._load()
+        expected = expected_of(work.database, work.part)
+        told = self._compare(self._loading, expected)
+        script = work.script
+        if plan.live is not None:
+            script = read_live(work.archive, plan.live, plan.loaded_as)
+        with work.step("properties"):
+            work.session.query(f"ALTER DATABASE {quote_identifier(self._loading)} RESET ALL")
+            work.notes += give(work.session, _about(script, plan.loaded_as, self._loading))
+        if plan.live is not None and not told:
+            return self._swap(plan.live, script, expected)
+        with work.step("name"):
+            wish = Exchange(self._loading, plan.loaded_as, None, script.comment, script.strings)
+            exchange(self._settings, work.session, wish, self._stop_requested)
+        if plan.live is not None:
+            work.notes.append(f"{plan.live} was not replaced: what was loaded differs and stays as {plan.loaded_as}")
+        return self._report(expected, plan.loaded_as, None, told)
 
-    def _inspect(self, run: _Run, loader: Loader) -> DatabaseWitness:
-        chosen = run.plan.selection
-        inspection = Inspection(
-            run.target.settings,
-            loader.programs,
-            loader.access,
-            self._stop_requested,
-            chosen.schema if chosen else None,
-            chosen.table if chosen else None,
+    def _swap(self, live: str, script: DatabaseScript, expected: DatabaseWitness) -> LiveReport:
+        work, plan = self._work, self._plan
+        with work.step("ready"):
+            set_mark(work.session, self._loading, replace(self._mark, stage=Stage.READY))
+            self._is_ready = True
+        with work.step("swap"):
+            refuse_bound(work.session, live)
+            wish = Exchange(self._loading, live, plan.kept_as, script.comment, script.strings)
+            exchange(self._settings, work.session, wish, self._stop_requested)
+        self._is_ready = False
+        work.at_step("swapped")
+        work.notes.append(
+            f"the database before is kept as {plan.kept_as}; when all is well: "
+            f"DROP DATABASE {quote_identifier(plan.kept_as or '')};"
         )
-        return inspect_database(inspection, run.plan.loaded_as, run.database)
+        return self._report(expected, live, plan.kept_as, ())
 
-    def _drop_ours(self, target: ServerTarget, database: str, identifier: str, error: BaseException) -> None:
+    def beside(self) -> LiveReport:
+        """Load the rows of a table into a new table of the live database."""
+        work, plan = self._work, self._plan
+        assert work.part is not None
+        assert plan.selection is not None
+        assert plan.selection.schema is not None
+        table = (plan.selection.schema, plan.selection.table or "")
+        into = (plan.selection.schema, plan.into_table or "")
+        _refuse_table(self._settings, plan.loaded_as, into)
+        _, notes = clear(self._settings, work.session, self._id, lambda mark: False)
+        work.notes += notes
+        self._create()
+        with work.step("schema"):
+            work.loader.sections(work.archive, self._loading, "pre-data", work.options, work.facts.major)
+            copy_definition(self._settings, self._loading, table, into)
+        with work.step("rows"):
+            load_beside(work.loader, self._loading, plan.loaded_as, into, work.part)
+        with work.step("scratch"):
+            drop_marked(work.session, self._loading, self._id)
+        expected = expected_beside(work.database, work.part, into)
+        told = self._compare(plan.loaded_as, expected, into)
+        return self._report(expected, plan.loaded_as, None, told)
+
+    def _may_resume(self, mark: Mark) -> bool:
+        return self._plan.live == mark.name and self._plan.live is not None and mark.backup == self._mark.backup
+
+    def _create(self) -> None:
+        work = self._work
+        create = without_tablespace(work.script.create, set(work.facts.tablespaces))
+        if not create:
+            raise SourceFailed("the archive does not tell how the database is made", hint="Run `holdfast check`.")
+        with work.step("create"):
+            work.session.query(f"SET standard_conforming_strings = {work.script.strings}; SET statement_timeout = 0")
+            statement = _about_one(create, self._plan.loaded_as, self._loading)
+            work.session.query(statement, seconds_max=CREATE_SECONDS_MAX)
+            work.session.query("SET standard_conforming_strings = on")
+        with work.step("mark"):
+            set_mark(work.session, self._loading, self._mark)
+        if self._plan.into_table is None:
+            with work.step("roles"):
+                work.notes += make_roles(work.session, work.roles)
+        else:
+            work.options = (*work.options, "--no-owner", "--no-privileges")
+
+    def _load(self) -> None:
+        work, target, loader = self._work, self._loading, self._work.loader
+        give(work.session, _about(replace(work.script, late=()), self._plan.loaded_as, target))
+        with work.step("schema"):
+            loader.sections(work.archive, target, "pre-data", work.options, work.facts.major)
+        with work.step("rows"):
+            loader.rows(target, work.part)
+        if work.part is None:
+            with work.step("large objects"):
+                loader.large_objects(target, work.facts.major)
+        with work.step("sequences"):
+            loader.sequences(target, work.part)
+        with work.step("indexes and constraints"):
+            loader.sections(work.archive, target, "post-data", work.options, work.facts.major)
+        with work.step("materialised views"):
+            empty = {
+                (table.schema, table.name)
+                for table in work.database.tables
+                if table.how is How.RECOMPUTED and NEVER_FILLED in table.reason
+            }
+            loader.refresh_views(target, empty)
+
+    def _compare(self, database: str, expected: DatabaseWitness, table: Name | None = None) -> tuple[Difference, ...]:
+        """Compare with the witness; statistics are made meanwhile where the database is all ours."""
+        work, ended = self._work, threading.Event()
+        schema, name = table or (None, None)
+        inspection = Inspection(
+            self._settings, work.loader.programs, work.loader.access, self._stop_requested, schema, name
+        )
+        with work.step("compare"), ThreadPoolExecutor(1, thread_name_prefix="analyze") as pool:
+            statistics = None
+            if table is None:
+                statistics = pool.submit(
+                    work.loader.analyze, database, lambda: ended.is_set() or self._stop_requested()
+                )
+            try:
+                found = inspect_database(inspection, database, expected)
+            except BaseException:
+                ended.set()
+                raise
+            if statistics is not None:
+                statistics.result()
+        part = work.part if table is None else replace(work.part, tables=(table,)) if work.part else None
+        return differences(expected, found, part)
+
+    def _report(
+        self, expected: DatabaseWitness, database: str, kept: str | None, told: tuple[Difference, ...]
+    ) -> LiveReport:
+        compared = [table for table in expected.tables if table.how is How.COMPARED]
+        counted = [table for table in expected.tables if table.how in (How.COUNTED, How.SAMPLED)]
+        return LiveReport(
+            database=database,
+            kept_as=kept,
+            tables_compared=len(compared),
+            rows_compared=sum(table.rows or 0 for table in compared),
+            tables_counted=len(counted),
+            tables_not_compared=len(expected.tables) - len(compared) - len(counted),
+            differences=told,
+            seconds=tuple(self._work.seconds),
+            notes=tuple(self._work.notes),
+            into_table=self._plan.into_table,
+        )
+
+    def clean(self, error: BaseException) -> None:
         """Drop what this run made, if it carries this run's mark; what stays is named in the error."""
+        told = ""
         try:
-            with open_sql(target.settings) as session:
-                marked = dict(_marked(session))
-                if marked.get(database) == f"{MARK}{identifier}":
-                    session.query(f"DROP DATABASE {quote_identifier(database)} WITH (FORCE)")
+            with open_maintenance(self._settings, self._plan.live or self._plan.loaded_as) as session:
+                if self._is_ready:
+                    rows = session.query(
+                        f"SELECT 1 FROM pg_catalog.pg_database WHERE datname = {quote_literal(self._loading)}"
+                    )
+                    if rows:
+                        told = (
+                            f"What was loaded is complete and waits as database {self._loading}: run this again to "
+                            f"finish, or DROP DATABASE {quote_identifier(self._loading)};"
+                        )
+                else:
+                    drop_marked(session, self._loading, self._id)
         except HoldfastError as second:
-            if isinstance(error, HoldfastError):
-                error.hint = (
-                    f"{error.hint} Half loaded and left behind: database {database} ({second.message}); drop it when "
-                    "the server answers again."
-                ).strip()
+            told = (
+                f"Half loaded and left behind: database {self._loading} ({second.message}); the next restore drops it, "
+                f"or DROP DATABASE {quote_identifier(self._loading)};"
+            )
+        if told and isinstance(error, HoldfastError):
+            error.hint = f"{error.hint} {told}".strip()
 
 
 def read_witness(content: Content) -> Witness:
@@ -272,6 +489,10 @@ def _chosen_database(witness: Witness, target: ServerTarget) -> DatabaseWitness:
         return witness.databases[0]
     if wanted is None and target.database is not None and witness.database(target.database) is not None:
         wanted = target.database
+    return _database_of(witness, wanted)
+
+
+def _database_of(witness: Witness, wanted: str | None) -> DatabaseWitness:
     found = witness.database(wanted) if wanted is not None else None
     if found is None:
         have = ", ".join(database.name for database in witness.databases) or "none"
@@ -280,133 +501,87 @@ def _chosen_database(witness: Witness, target: ServerTarget) -> DatabaseWitness:
     return found
 
 
-def _tools_major(witness: Witness) -> int:
-    match = re.match(r"\d+", witness.server_version)
-    return int(match[0]) if match else 0
+def _refuse_contradictions(target: ServerTarget) -> None:
+    chosen = target.selection
+    if target.in_place and chosen is not None and chosen.schema is not None:
+        raise ConfigInvalid(
+            "a part of a database cannot replace the whole of it",
+            hint="Restore the part beside, and copy from there what you need.",
+        )
+    if target.into_table is not None and (chosen is None or chosen.table is None):
+        raise ConfigInvalid("rows go into a table only from one table", hint="Name it: --only database.schema.table.")
+    if target.into_table is not None and target.in_place:
+        raise ConfigInvalid("a table beside replaces nothing", hint="Leave --in-place out.")
 
 
-def _databases(session: Session) -> set[str]:
-    return {row[0] or "" for row in session.query("SELECT datname FROM pg_catalog.pg_database")}
+def _require_there(facts: TargetFacts, database: str) -> None:
+    if database not in facts.databases:
+        raise ConfigInvalid(
+            f"the server has no database {database}",
+            hint="Without --in-place and without a table's name it is made under the name you give.",
+        )
 
 
-def _marked(session: Session) -> list[tuple[str, str]]:
-    rows = session.query(
-        "SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database "
-        f"WHERE pg_catalog.shobj_description(oid, 'pg_database') LIKE {quote_literal(MARK + '%')} ORDER BY 1"
-    )
-    return [(name or "", mark or "") for name, mark in rows]
+def _refuse_changes(facts: TargetFacts, plan: LivePlan) -> None:
+    """Look again at what may have changed since the plan was made."""
+    if plan.into_table is not None:
+        _require_there(facts, plan.loaded_as)
+        return
+    refuse_taken(facts, (plan.loaded_as, plan.kept_as))
+    if plan.live is not None:
+        _require_there(facts, plan.live)
 
 
-def _left_over(session: Session) -> Iterator[str]:
-    for name, mark in _marked(session):
-        pid = mark.rpartition("-")[2]
-        alive = session.query(
-            "SELECT 1 FROM pg_catalog.pg_stat_activity WHERE pid = $1::int AND application_name = 'holdfast'", (pid,)
-        ) if pid.isdigit() else []  # fmt: skip
-        if alive:
-            yield f"database {name} is being loaded by another restore right now"
-        else:
-            yield (
-                f"database {name} was left half loaded by a restore that died; nothing uses it: "
-                f"DROP DATABASE {quote_identifier(name)};"
+def _refuse_table(settings: PostgresSettings, database: str, table: Name) -> None:
+    with open_sql(settings, database) as session:
+        schema = quote_literal(table[0])
+        if not session.query(f"SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = {schema}"):
+            raise NotFound(
+                f"database {database} has no schema {table[0]}", hint="Make it, or restore into a new database."
             )
-
-
-def _refuse_older(session: Session, witness: Witness) -> None:
-    here, there = session.server_version // 10000, _tools_major(witness)
-    if here < there:
-        raise Conflict(
-            f"the backup is of PostgreSQL {there} and the target is PostgreSQL {here}",
-            hint=f"Restore into a server of version {there} or newer.",
+        taken = session.query(
+            "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+            f"WHERE n.nspname = {schema} AND c.relname = {quote_literal(table[1])}"
         )
+    if taken:
+        raise Conflict(f"{table[0]}.{table[1]} is there already in {database}", hint="Choose another name for it.")
 
 
-def _refuse_missing_extensions(session: Session, database: DatabaseWitness) -> None:
-    rows = session.query("SELECT name FROM pg_catalog.pg_available_extensions")
-    available = {name for (name,) in rows}
-    missing = [name for name, _ in database.extensions if name not in available]
-    if missing:
-        raise Conflict(
-            f"the target lacks extensions that {database.name} uses: {', '.join(missing)}",
-            hint="Install their packages on the target's host, and run this again; nothing was written.",
-        )
-
-
-def _dated(name: str, word: str, stamp: str) -> str:
-    """Return ``name_word_stamp``, shortened at the name where PostgreSQL would cut the stamp."""
-    tail = f"_{word}_{stamp}"
-    room = NAME_BYTES_MAX - len(tail)
-    return name.encode("utf-8", "surrogateescape")[:room].decode("utf-8", "ignore") + tail
-
-
-def _create(session: Session, statements: list[str], name: str, mark: str) -> None:
-    creating = [statement for statement in statements if statement.startswith("CREATE DATABASE ")]
-    if len(creating) != 1:
-        raise SourceFailed(f"the archive does not tell how {name} is made", hint="Run `holdfast check`.")
-    session.query(creating[0], seconds_max=CREATE_SECONDS_MAX)
-    session.query(f"COMMENT ON DATABASE {quote_identifier(name)} IS {quote_literal(mark)}")
-
-
-CREATE_SECONDS_MAX = 600.0
-
-
-def _finish(session: Session, statements: list[str], name: str) -> list[str]:
-    """Give the database what belongs to it by name; last of all its comment, which takes our mark away."""
-    notes = []
-    comment = f"COMMENT ON DATABASE {quote_identifier(name)} IS NULL;"
-    for statement in statements:
-        if statement.startswith("CREATE DATABASE "):
-            continue
-        if statement.startswith("COMMENT ON DATABASE "):
-            comment = statement
-            continue
-        try:
-            session.query(statement)
-        except HoldfastError as error:
-            notes.append(f"not set: {' '.join(statement.split())[:120]} ({error.message})")
-    session.query(comment)
-    return notes
-
-
-def _in_part(selection: Selection | None, schema: str, table: str) -> bool:
-    if selection is None:
-        return True
-    return selection.schema in (None, schema) and selection.table in (None, table)
-
-
-def _part_of(database: DatabaseWitness, selection: Selection | None) -> DatabaseWitness:
-    """Return what of a witness a selection is about."""
+def _part(archive: Archive, selection: Selection | None, witness: Witness, database: DatabaseWitness) -> Part | None:
     if selection is None or selection.schema is None:
-        return database
-    tables = tuple(table for table in database.tables if _in_part(selection, table.schema, table.name))
-    return replace(database, tables=tables, sequences=(), objects=(), extensions=(), large_objects=0)
+        return None
+    tables = [(table.schema, table.name) for table in database.tables if table.how is not How.RECOMPUTED]
+    return choose_part(archive.items(), selection, tables, [name for name, _ in witness.roles])
 
 
-def _differences(
-    expected: DatabaseWitness, found: DatabaseWitness, selection: Selection | None
-) -> tuple[Difference, ...]:
-    differences = compare(expected, found)
-    # A newer server brings newer extensions; that is no loss.
-    return tuple(each for each in differences if not (each.what == "extension" and each.found is not Found.MISSING))
+def _extensions(database: DatabaseWitness, part: Part | None) -> tuple[tuple[str, str], ...]:
+    """Return the extensions that are made: of a part those in its list."""
+    if part is None:
+        return database.extensions
+    made = {item.rest.removeprefix("- ").strip() for item in part.items if item.kind == "EXTENSION"}
+    return tuple((name, version) for name, version in database.extensions if name in made)
 
 
-def _report(
-    run: _Run,
-    expected: DatabaseWitness,
-    database: str,
-    kept: str | None,
-    differences: tuple[Difference, ...],
-) -> LiveReport:
-    compared = [table for table in expected.tables if table.how is How.COMPARED]
-    counted = [table for table in expected.tables if table.how in (How.COUNTED, How.SAMPLED)]
-    return LiveReport(
-        database=database,
-        kept_as=kept,
-        tables_compared=len(compared),
-        rows_compared=sum(table.rows or 0 for table in compared),
-        tables_counted=len(counted),
-        tables_not_compared=len(expected.tables) - len(compared) - len(counted),
-        differences=differences,
-        seconds=tuple(run.seconds),
-        notes=tuple(run.notes),
+def _role_notes(plan: RolePlan) -> tuple[str, ...]:
+    if not plan.names:
+        return plan.notes
+    return (f"{len(plan.names)} roles will be made: {', '.join(plan.names)}", *plan.notes)
+
+
+def _about(script: DatabaseScript, old: str, new: str) -> DatabaseScript:
+    """Return the same statements about the database while it has another name."""
+    return replace(
+        script,
+        early=tuple(_about_one(statement, old, new) for statement in script.early),
+        late=tuple(_about_one(statement, old, new) for statement in script.late),
     )
+
+
+def _about_one(statement: str, old: str, new: str) -> str:
+    head, name, rest = statement.partition(f" DATABASE {quote_identifier(old)}")
+    return f"{head} DATABASE {quote_identifier(new)}{rest}" if name else statement
+
+
+def _major(version: str) -> int:
+    match = re.match(r"\d+", version)
+    return int(match[0]) if match else 0

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from holdfast.model.errors import SourceFailed
 from holdfast.sources.port import Stream
-from holdfast.sources.postgres.connection import Session
 from holdfast.sources.postgres.logical.catalog import Table
-from holdfast.sources.postgres.logical.children import Child
 from holdfast.sources.postgres.logical.digest import TableDigest
 from holdfast.sources.postgres.logical.names import quote_identifier, quote_literal
+from holdfast.sources.postgres.logical.snapshot import client_encoding
 from holdfast.sources.postgres.logical.witness import How, TableWitness
-
-CHILD_BYTES_MIN = 4 << 20
-"""From this size on a table is worth a process of its own: libpq hands a row at a time to Python."""
-GATHER_BYTES = 1 << 20
-END_WORD = "holdfast-end"
 
 _SAMPLE = re.compile(rb"^[^\t\n]*00(?:\t[^\n]*)?$", re.MULTILINE)
 """A row is in the sample where the text of its first column ends in 00."""
-
-NO_CONVERSION = "SQL_ASCII"
-
-
-def client_encoding(encoding: str) -> str:
-    """Return the encoding that names travel in: that of a database without one has bytes, not characters."""
-    return NO_CONVERSION if encoding == NO_CONVERSION else "UTF8"
 
 
 def copy_out(table: Table | TableWitness, encoding: str, columns: str) -> str:
@@ -47,7 +33,7 @@ def script_header(table: Table, encoding: str) -> bytes:
         f"SET client_encoding = {quote_literal(client_encoding(encoding))};\n"
         "SET DateStyle = 'ISO, MDY';\nSET IntervalStyle = 'postgres';\nSET TimeZone = 'UTC';\n"
         "SET xmloption = 'content';\nSET row_security = off;\n"
-        f"COPY {table.sql}{table.column_list} FROM stdin WITH (ENCODING {quote_literal(encoding)});\n"
+        f"COPY {table.load_sql}{table.column_list} FROM stdin WITH (ENCODING {quote_literal(encoding)});\n"
     ).encode("utf-8", "surrogateescape")
 
 
@@ -91,44 +77,7 @@ class Counting:
         return self._digest.hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How rows are read: the session joined to the snapshot, and what begins a child's script to the same end."""
-
-    session: Session
-    preamble: str
-    encoding: str
-    silence_seconds_max: float
-
-
-def read_small(reading: Reading, statement: str) -> Iterator[bytes]:
-    """Yield the rows of a small table over the session at hand."""
-    gathered = bytearray()
-    for row in reading.session.copy_out(statement, reading.silence_seconds_max):
-        gathered += row
-        if len(gathered) >= GATHER_BYTES:
-            yield bytes(gathered)
-            gathered.clear()
-    if gathered:
-        yield bytes(gathered)
-
-
-def child_script(preamble: str, statement: str) -> bytes:
-    """Return what psql is told to do for one large table; its last word, on standard error, says that all went well."""
-    text = f"{preamble};\n{statement};\nCOMMIT;\n\\warn {END_WORD}\n"
-    return text.encode("utf-8", "surrogateescape")
-
-
-def read_large(child: Child, preamble: str, statement: str) -> Iterator[bytes]:
-    """Yield the rows that a psql child writes; raises unless it read them to the last one."""
-    child.give([child_script(preamble, statement)])
-    yield from child.take()
-    child.finish()
-    if END_WORD not in child.said:
-        raise SourceFailed("psql ended before it had read the table", hint="Run the backup again.")
-
-
-def pour(blocks: Iterator[bytes], stream: Stream, counting: Counting) -> None:
+def pour(blocks: Iterable[bytes], stream: Stream, counting: Counting) -> None:
     """Pass rows on to a stream and count them."""
     for block in blocks:
         counting.feed(block)

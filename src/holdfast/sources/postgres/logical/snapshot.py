@@ -6,38 +6,50 @@ transaction that commits after the snapshot reads as empty in it, unless it was 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 from holdfast.model.errors import Denied, HoldfastError, SourceFailed, Unavailable
 from holdfast.sources.postgres.connection import Session, open_sql
-from holdfast.sources.postgres.logical.catalog import Table, read_tables
-from holdfast.sources.postgres.logical.names import quote_literal
+from holdfast.sources.postgres.logical.catalog import Sequences, Table, read_sequences, read_tables
+from holdfast.sources.postgres.logical.names import quote_identifier, quote_literal
 from holdfast.sources.postgres.settings import PostgresSettings
 
 ATTEMPTS_MAX = 5
 LOCK_SECONDS_MAX = 60
+"""How long a table that somebody else has locked is waited for."""
+FOLLOW_SECONDS_MAX = 10
+"""How long a session that follows waits for a table: it has to wait only where somebody else queued up between."""
 TABLES_PER_LOCK = 500
+NO_CONVERSION = "SQL_ASCII"
 
 PINNED = (
     "SET DateStyle = 'ISO, MDY'; SET IntervalStyle = 'postgres'; SET extra_float_digits = 3; SET bytea_output = 'hex'; "
     "SET TimeZone = 'UTC'; SET xmloption = 'content'; SET row_security = off; SET statement_timeout = 0; "
-    "SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET synchronize_seqscans = off; "
-    "SET search_path = pg_catalog"
+    "SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = 0; "
+    "SET synchronize_seqscans = off; SET quote_all_identifiers = off; SET standard_conforming_strings = on; "
+    "SET search_path = pg_catalog; SET lc_monetary = 'C'"
 )
-"""What a row's text depends on besides its content; lc_monetary takes a superuser's leave nowhere."""
-PINNED_MONETARY = "SET lc_monetary = 'C'"
+"""What a row's text depends on besides its content."""
 NEWER_TIMEOUT = "SET transaction_timeout = 0"
 """Of PostgreSQL 17 and later."""
 
 BEGIN = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+_Joined = TypeVar("_Joined")
 
 
-def pinned(server_version: int) -> str:
+def client_encoding(encoding: str) -> str:
+    """Return the encoding that names travel in: that of a database without one has bytes, not characters."""
+    return NO_CONVERSION if encoding == NO_CONVERSION else "UTF8"
+
+
+def pinned(server_version: int, encoding: str) -> str:
     """Return the statements that make the text of a row depend on nothing but its content."""
     newer = f"; {NEWER_TIMEOUT}" if server_version >= 170000 else ""
-    return f"{PINNED}; {PINNED_MONETARY}{newer}"
+    return f"SET client_encoding = {quote_literal(client_encoding(encoding))}; {PINNED}{newer}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,85 +58,132 @@ class Snapshot:
 
     id: str
     session: Session
+    database: str
+    encoding: str
     tables: tuple[Table, ...]
+    sequences: Sequences
 
-    @property
-    def join(self) -> str:
-        """The statements that bring another session into it."""
-        return f"{BEGIN}; SET TRANSACTION SNAPSHOT {quote_literal(self.id)}"
+    def join_script(self) -> str:
+        """Return the statements that bring another session into it, with its own locks on the tables.
+
+        Whoever joins must lock all of them at once: later it would wait behind a session that waits for us.
+        """
+        return ";\n".join(
+            (
+                pinned(self.session.server_version, self.encoding),
+                f"{BEGIN}; SET TRANSACTION SNAPSHOT {quote_literal(self.id)}",
+                f"SET LOCAL lock_timeout = '{FOLLOW_SECONDS_MAX}s'",
+                *_lock_statements(self.tables),
+                "SET LOCAL lock_timeout = 0;\n",
+            )
+        )
 
 
-class _Moved(Exception):
-    """A table was truncated, rewritten or dropped between the snapshot and its lock."""
+class TableMovedError(Exception):
+    """A table was truncated, rewritten, changed or dropped between the snapshot and its lock, or is about to be."""
 
 
 @contextmanager
 def hold_snapshot(
     settings: PostgresSettings,
     database: str,
+    join: Callable[[Snapshot], AbstractContextManager[_Joined]],
     wanted: Callable[[Table], bool] = lambda table: True,
     between: Callable[[], None] = lambda: None,
-) -> Iterator[Snapshot]:
+) -> Iterator[tuple[Snapshot, _Joined]]:
     """Hold a snapshot of a database in which no wanted table reads as empty though it was not.
 
+    ``join`` brings everybody else in who reads it; where that raises ``TableMovedError`` a new snapshot is taken too.
     ``between`` is called after each snapshot, before its tables are locked. Raises ``Unavailable`` where tables move
     again and again or a lock is not to be had.
     """
     with open_sql(settings, database) as session:
-        session.query(pinned(session.server_version))
-        moved: str = ""
+        encoding = session.show("server_encoding") or "UTF8"
+        session.query(pinned(session.server_version, encoding))
+        moved = ""
         for _ in range(ATTEMPTS_MAX):
-            try:
-                snapshot = _take(session, wanted, between)
-            except _Moved as error:
-                moved = str(error)
-                session.query("ROLLBACK")
-                continue
-            yield snapshot
-            return
+            with ExitStack() as followers:
+                try:
+                    snapshot = _take(settings, session, database, wanted, between)
+                    joined = followers.enter_context(join(snapshot))
+                except TableMovedError as error:
+                    moved = str(error)
+                else:
+                    yield snapshot, joined
+                    session.query("COMMIT")
+                    return
+            session.query("ROLLBACK")
     raise Unavailable(
-        f"table {moved} of database {database} was truncated, rewritten or dropped during each of {ATTEMPTS_MAX} "
-        "attempts to take a snapshot",
-        hint="Take the backup while no job truncates or rewrites tables all the time.",
+        f"database {database}: during each of {ATTEMPTS_MAX} attempts to take a snapshot something changed: {moved}",
+        hint="Take the backup while no job truncates, rewrites or alters tables all the time.",
     )
 
 
-def _take(session: Session, wanted: Callable[[Table], bool], between: Callable[[], None]) -> Snapshot:
+def _take(
+    settings: PostgresSettings,
+    session: Session,
+    database: str,
+    wanted: Callable[[Table], bool],
+    between: Callable[[], None],
+) -> Snapshot:
     session.query(BEGIN)
     identifier = session.query("SELECT pg_catalog.pg_export_snapshot()")[0][0]
     if identifier is None:
         raise SourceFailed("the server exported no snapshot", hint="Is there a proxy in between? Connect directly.")
     between()
     tables = tuple(table for table in read_tables(session) if wanted(table))
+    session.query(f"SET LOCAL lock_timeout = '{LOCK_SECONDS_MAX}s'")
     _lock(session, tables)
-    after = {table.oid: table for table in read_tables(session)}
+    try:
+        sequences = read_sequences(session)
+    except HoldfastError as error:
+        raise _or_moved(error) from error
+    session.query("SET LOCAL lock_timeout = 0")
+    encoding = session.show("server_encoding") or "UTF8"
+    # A snapshot sees the catalogs as they were; a session outside it sees them as they are, and now they stay.
+    with open_sql(settings, database) as outside:
+        outside.query(pinned(outside.server_version, encoding))
+        now = {table.oid: _shape(table) for table in read_tables(outside)}
     for table in tables:
-        if after[table.oid].moved:
-            raise _Moved(f"{table.schema}.{table.name}")
-    return Snapshot(identifier, session, tables)
+        if now.get(table.oid) != _shape(table):
+            raise TableMovedError(f"table {table.title} was truncated, rewritten or altered")
+    return Snapshot(identifier, session, database, encoding, tables, sequences)
+
+
+def _shape(table: Table) -> tuple[object, ...]:
+    return table.schema, table.name, table.columns, table.file
+
+
+def _lock_statements(tables: tuple[Table, ...]) -> Iterator[str]:
+    for start in range(0, len(tables), TABLES_PER_LOCK):
+        names = ", ".join(f"ONLY {table.sql}" for table in tables[start : start + TABLES_PER_LOCK])
+        yield f"LOCK TABLE {names} IN ACCESS SHARE MODE"
 
 
 def _lock(session: Session, tables: tuple[Table, ...]) -> None:
-    session.query(f"SET LOCAL lock_timeout = '{LOCK_SECONDS_MAX}s'")
-    for start in range(0, len(tables), TABLES_PER_LOCK):
-        batch = tables[start : start + TABLES_PER_LOCK]
-        names = ", ".join(f"ONLY {table.sql}" for table in batch)
+    for statement in _lock_statements(tables):
         try:
-            session.query(f"LOCK TABLE {names} IN ACCESS SHARE MODE", seconds_max=LOCK_SECONDS_MAX * (len(batch) + 1.0))
+            session.query(statement, seconds_max=LOCK_SECONDS_MAX * (TABLES_PER_LOCK + 1.0))
         except Denied as error:
-            raise Denied(
-                error.message,
-                hint="The role must be able to read every table: GRANT pg_read_all_data TO its name (as a superuser); "
-                "`holdfast doctor` names the tables it cannot read.",
-            ) from error
+            raise _denied(session, error) from error
         except HoldfastError as error:
-            if "(42P01)" in error.message or "(3F000)" in error.message:
-                raise _Moved(error.message) from error
             if "(55P03)" in error.message:
                 raise Unavailable(
                     f"a table is locked by somebody else for more than {LOCK_SECONDS_MAX} s: {error.message}",
                     hint="Look at pg_locks for an ACCESS EXCLUSIVE lock (ALTER, VACUUM FULL, TRUNCATE), and run this "
                     "again when it is gone.",
                 ) from error
-            raise
-    session.query("SET LOCAL lock_timeout = 0")
+            raise _or_moved(error) from error
+
+
+def _or_moved(error: HoldfastError) -> Exception:
+    """Return what it is: a name that is gone was dropped or renamed after the snapshot; a deadlock is as passing."""
+    return TableMovedError(error.message) if re.search(r"\((42P01|3F000|40P01)\)", error.message) else error
+
+
+def _denied(session: Session, error: Denied) -> Denied:
+    return Denied(
+        error.message,
+        hint="The role must be able to read every table: as a superuser, GRANT pg_read_all_data TO "
+        f"{quote_identifier(session.resolved()['user'])}; `holdfast doctor` names the tables it cannot read.",
+    )

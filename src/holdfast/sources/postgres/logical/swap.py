@@ -1,150 +1,188 @@
-"""Puts a loaded database in the place of the live one: both renames in one transaction, the old one kept."""
+"""Gives a loaded database its name: both renames in one transaction, the old one kept, sessions ended meanwhile."""
 
 from __future__ import annotations
 
 import os
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from holdfast.model.errors import Conflict, HoldfastError, Interrupted, SourceFailed, Unavailable
-from holdfast.sources.postgres.connection import Session, open_sql
+from holdfast.model.errors import Denied, HoldfastError, Interrupted, OutcomeUnknown, SourceFailed, Unavailable
+from holdfast.sources.postgres.connection import Session
 from holdfast.sources.postgres.logical.archive import Archive
-from holdfast.sources.postgres.logical.children import ClientAccess, run_child
+from holdfast.sources.postgres.logical.children import run_child
+from holdfast.sources.postgres.logical.marks import open_maintenance
 from holdfast.sources.postgres.logical.names import quote_identifier, quote_literal
-from holdfast.sources.postgres.logical.tools import ClientPrograms
+from holdfast.sources.postgres.logical.sql_text import DatabaseScript
 from holdfast.sources.postgres.settings import PostgresSettings
 
-ATTEMPTS_MAX = 20
+ATTEMPTS_MAX = 8
 TERMINATE_SECONDS = 0.05
-RENAME_SECONDS_MAX = 30.0
+LOCK_SECONDS_MAX = 10
+RENAME_SECONDS_MAX = 40.0
+"""Each rename waits 10 s for the lock and 5 s for sessions to go, both bounded by the server."""
+NAMES_TOLD_MAX = 5
+_BUSY = ("(55006)", "(55P03)")
 
 
-def refuse_bound(session: Session, live: str) -> None:
-    """Raise ``Conflict`` for what binds a database to its place: it would be lost, or keep the swap from happening."""
-    name = quote_literal(live)
-    prepared = session.query(f"SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = {name}")
-    slots = session.query(f"SELECT slot_name FROM pg_catalog.pg_replication_slots WHERE database = {name}")
-    subscriptions = session.query(
-        "SELECT count(*) FROM pg_catalog.pg_stat_subscription s JOIN pg_catalog.pg_subscription p ON p.oid = s.subid "
-        f"JOIN pg_catalog.pg_database d ON d.oid = p.subdbid WHERE d.datname = {name} AND p.subenabled"
-    )[0][0]
-    if prepared:
-        raise Conflict(
-            f"database {live} has {len(prepared)} prepared transactions, first {prepared[0][0]}",
-            hint="End each in that database with COMMIT PREPARED or ROLLBACK PREPARED, then run this again.",
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """``loaded`` becomes ``name``; the database of that name, if any, becomes ``kept_as``. ``comment`` is SQL."""
+
+    loaded: str
+    name: str
+    kept_as: str | None
+    comment: str
+    strings: str = "on"
+
+    @property
+    def statements(self) -> tuple[str, ...]:
+        """What happens in one transaction; ended anywhere, nothing has happened."""
+        kept = (
+            (f"ALTER DATABASE {quote_identifier(self.name)} RENAME TO {quote_identifier(self.kept_as)}",)
+            if self.kept_as is not None
+            else ()
         )
-    if slots:
-        raise Conflict(
-            f"database {live} has logical replication slots: {', '.join(row[0] or '' for row in slots)}",
-            hint="They are bound to the old database and would not follow: stop their consumers, drop them "
-            "(SELECT pg_drop_replication_slot(...)), and make them anew after the swap.",
-        )
-    if subscriptions != "0":
-        raise Conflict(
-            f"database {live} has {subscriptions} enabled subscriptions",
-            hint="Disable each in that database (ALTER SUBSCRIPTION ... DISABLE), and set them up anew after the swap.",
+        return (
+            f"SET LOCAL lock_timeout = '{LOCK_SECONDS_MAX}s'",
+            "SET LOCAL statement_timeout = 0",
+            f"SET LOCAL standard_conforming_strings = {self.strings}",
+            *kept,
+            f"ALTER DATABASE {quote_identifier(self.loaded)} RENAME TO {quote_identifier(self.name)}",
+            f"COMMENT ON DATABASE {quote_identifier(self.name)} IS {self.comment}",
         )
 
 
-class Swap:
-    """One exchange. Killed at any moment the name belongs to the old database or to the new one."""
+def read_live(archive: Archive, live: str, loaded: str) -> DatabaseScript:
+    """Return what gives ``loaded`` the owner, limit, settings, privileges and comment that ``live`` has now.
 
-    def __init__(
-        self,
-        settings: PostgresSettings,
-        programs: ClientPrograms,
-        access: ClientAccess,
-        stop_requested: Callable[[], bool],
-    ) -> None:
-        self._settings = settings
-        self._programs = programs
-        self._access = access
-        self._stop_requested = stop_requested
+    ``archive`` says with which programs; its own content is not used.
+    """
+    path = archive.path.with_name("live.dump")
+    arguments = [archive.programs.path("pg_dump"), "--format=custom", "--schema-only", "--no-password"]
+    # Only what is told of the database itself is wanted: no table is looked at, so none is locked.
+    arguments += ["--exclude-schema=*", f"--dbname={archive.access.address(live)}"]
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "wb") as file:
 
-    def run(
-        self, session: Session, live: str, loaded: str, kept: str, at_step: Callable[[str], None] = lambda step: None
-    ) -> list[str]:
-        """Give ``loaded`` what belongs to ``live``, then exchange their names; ``live`` becomes ``kept``."""
-        refuse_bound(session, live)
-        notes: list[str] = []
-        comment = "NULL"
-        for statement in self._statements_of(live, loaded):
-            if statement.startswith("CREATE DATABASE "):
-                continue
-            if statement.startswith("COMMENT ON DATABASE "):
-                comment = statement.partition(" IS ")[2].rstrip(";")
-                continue
+        def keep(block: bytes) -> None:
+            file.write(block)
+
+        run_child(arguments, archive.access, f"reading what belongs to {live}", archive.stop_requested, take=keep)
+    return Archive(path, archive.programs, archive.access, archive.stop_requested).database_script(live, loaded)
+
+
+def give(session: Session, script: DatabaseScript) -> list[str]:
+    """Carry out what belongs to a database but is no part of it; returns what could not be."""
+    notes = []
+    session.query(f"SET standard_conforming_strings = {script.strings}")
+    for statement in (*script.early, *script.late):
+        try:
+            session.query(statement)
+        except (Denied, SourceFailed) as error:
+            notes.append(f"not set: {' '.join(statement.split())[:120]} ({error.message})")
+    session.query("SET standard_conforming_strings = on")
+    return notes
+
+
+def exchange(
+    settings: PostgresSettings, session: Session, wish: Exchange, stop_requested: Callable[[], bool] = lambda: False
+) -> None:
+    """Do it, ending sessions of both databases meanwhile. ``session`` is in neither of them.
+
+    Raises ``Unavailable`` where sessions come back faster than they are ended, ``Denied`` where they may not be ended;
+    all is then as it was. Where the connection is lost at the end, who has the name tells what happened.
+    """
+    before = _oid(session, wish.loaded)
+    problem: HoldfastError | None = None
+    for _ in range(ATTEMPTS_MAX):
+        if stop_requested():
+            raise Interrupted("stopped before the swap", hint=f"{wish.name} is as it was.")
+        with _without_sessions(settings, wish) as protected:
             try:
-                session.query(statement)
+                _transact(session, wish)
+            except Unavailable as error:
+                _settle(settings, wish, before, error)
+                return
             except HoldfastError as error:
-                notes.append(f"not carried over: {' '.join(statement.split())[:120]} ({error.message})")
-        at_step("rename")
-        self._exchange(session, live, loaded, kept, comment)
-        at_step("renamed")
-        return [
-            *notes,
-            f"the database before is kept as {kept}; when all is well: DROP DATABASE {quote_identifier(kept)};",
-        ]
-
-    def _statements_of(self, live: str, loaded: str) -> list[str]:
-        """Return what gives ``loaded`` the owner, limit, settings, privileges and comment that ``live`` has."""
-        path = self._access.folder / "live.dump"
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        # A pattern that matches no table: only what is told of the database itself is wanted.
-        arguments = [self._programs.path("pg_dump"), "--format=custom", "--schema-only", "--no-password"]
-        arguments.append(f"--dbname={self._access.address(live)}")
-        with os.fdopen(fd, "wb") as file:
-
-            def keep(block: bytes) -> None:
-                file.write(block)
-
-            run_child(arguments, self._access, f"reading what belongs to {live}", self._stop_requested, take=keep)
-        archive = Archive(path, self._programs, self._access, self._stop_requested)
-        return archive.database_statements(live, loaded)
-
-    def _exchange(self, session: Session, live: str, loaded: str, kept: str, comment: str) -> None:
-        renames = (
-            f"ALTER DATABASE {quote_identifier(live)} RENAME TO {quote_identifier(kept)}; "
-            f"ALTER DATABASE {quote_identifier(loaded)} RENAME TO {quote_identifier(live)}; "
-            f"COMMENT ON DATABASE {quote_identifier(live)} IS {comment}"
-        )
-        problem: HoldfastError | None = None
-        for _ in range(ATTEMPTS_MAX):
-            if self._stop_requested():
-                raise Interrupted("stopped before the swap", hint=f"{live} is as it was.")
-            done = threading.Event()
-            sweeper = threading.Thread(target=self._end_sessions, args=((live, loaded), done), daemon=True)
-            sweeper.start()
-            try:
-                session.query("BEGIN")
-                session.query(renames, seconds_max=RENAME_SECONDS_MAX)
-                session.query("COMMIT")
-            except SourceFailed as error:
+                if isinstance(error, Interrupted):
+                    raise
                 session.query("ROLLBACK")
-                if "(55006)" not in error.message:
+                if not any(state in error.message for state in _BUSY):
                     raise
                 problem = error
             else:
                 return
-            finally:
-                done.set()
-                sweeper.join()
-        raise Unavailable(
-            f"sessions of {live} come back faster than they are ended: {problem.message if problem else ''}",
-            hint=f"{live} is as it was, the restored one is {loaded}. Stop the application, and run this again.",
-        )
+        if protected:
+            raise Denied(
+                f"this role may not end sessions of {wish.name}, those of "
+                f"{', '.join(sorted(protected)[:NAMES_TOLD_MAX])}",
+                hint="GRANT pg_signal_backend to it (a superuser's sessions take a superuser), or end them yourself.",
+            )
+    raise Unavailable(
+        f"sessions of {wish.name} come back faster than they are ended: {problem.message if problem else ''}",
+        hint=f"{wish.name} is as it was. Stop the application (or its pooler), and run this again.",
+    )
 
-    def _end_sessions(self, databases: tuple[str, ...], done: threading.Event) -> None:
-        """End every session in the databases again and again, over a connection of its own."""
-        listed = ", ".join(quote_literal(name) for name in databases)
+
+def _transact(session: Session, wish: Exchange) -> None:
+    session.query("BEGIN")
+    for statement in wish.statements:
+        session.query(statement, seconds_max=RENAME_SECONDS_MAX)
+    session.query("COMMIT")
+
+
+def _settle(settings: PostgresSettings, wish: Exchange, loaded_oid: str | None, error: Unavailable) -> None:
+    """Look what became of a transaction that got no answer; raises unless it happened."""
+    try:
+        with open_maintenance(settings, wish.name) as session:
+            now = _oid(session, wish.name)
+    except HoldfastError as second:
+        raise OutcomeUnknown(
+            f"no answer told whether {wish.loaded} became {wish.name}: {error.message}",
+            hint=f"One of them is {wish.name}: run this again when the server answers; it looks first.",
+        ) from second
+    if now is None or now != loaded_oid:
+        raise error
+
+
+def _oid(session: Session, database: str) -> str | None:
+    rows = session.query(f"SELECT oid FROM pg_catalog.pg_database WHERE datname = {quote_literal(database)}")
+    return rows[0][0] if rows else None
+
+
+@contextmanager
+def _without_sessions(settings: PostgresSettings, wish: Exchange) -> Iterator[set[str]]:
+    """End every session in the databases again and again, over a connection of its own; yields whose may not be."""
+    done = threading.Event()
+    protected: set[str] = set()
+    listed = ", ".join(quote_literal(name) for name in (wish.name, wish.loaded))
+
+    def sweep() -> None:
         try:
-            with open_sql(self._settings) as session:
-                while not done.is_set():
-                    session.query(
-                        "SELECT count(pg_catalog.pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity "
-                        f"WHERE datname IN ({listed}) AND pid <> pg_catalog.pg_backend_pid()"
-                    )
-                    time.sleep(TERMINATE_SECONDS)
+            with open_maintenance(settings, wish.name) as session:
+                while not done.wait(TERMINATE_SECONDS):
+                    _end_sessions(session, listed, protected)
         except HoldfastError:
             return  # The rename then fails for the sessions that are left, and says so.
+
+    sweeper = threading.Thread(target=sweep, name="end-sessions", daemon=True)
+    sweeper.start()
+    try:
+        yield protected
+    finally:
+        done.set()
+        sweeper.join()
+
+
+def _end_sessions(session: Session, listed: str, protected: set[str]) -> None:
+    rows = session.query(
+        "SELECT pid, coalesce(usename, '') FROM pg_catalog.pg_stat_activity "
+        f"WHERE datname IN ({listed}) AND pid <> pg_catalog.pg_backend_pid()"
+    )
+    for pid, role in rows:
+        try:
+            session.query(f"SELECT pg_catalog.pg_terminate_backend({int(pid or 0)})")
+        except Denied:
+            protected.add(role or "")

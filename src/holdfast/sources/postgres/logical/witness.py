@@ -6,13 +6,15 @@ The document is defined in docs/format.md, section 14.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeVar
 
 from holdfast.model.documents import JsonObject, JsonValue, format_time, parse_time
 from holdfast.model.errors import IntegrityBroken
+from holdfast.sources.postgres.logical.digest import MODULUS_MASK
+from holdfast.sources.postgres.logical.names import dotted
 
 VERSION = 1
 NAMES_TOLD_MAX = 20
@@ -41,7 +43,8 @@ class Column:
 class TableWitness:
     """One table with rows of its own. ``digest`` is of every row, or of the sample where ``how`` says so.
 
-    ``condition`` is the part of an extension's configuration table that is data; empty means every row.
+    ``condition`` is the part of an extension's configuration table that is data; empty means every row. Tables with
+    the same ``root`` are partitions whose rows may lie in another of them after a restore: compared as one.
     """
 
     schema: str
@@ -53,11 +56,12 @@ class TableWitness:
     size_bytes: int = 0
     condition: str = ""
     reason: str = ""
+    root: str = ""
 
     @property
     def title(self) -> str:
         """The table's name for people."""
-        return f"{self.schema}.{self.name}"
+        return dotted(self.schema, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class SequenceWitness:
     @property
     def title(self) -> str:
         """The sequence's name for people."""
-        return f"{self.schema}.{self.name}"
+        return dotted(self.schema, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,7 @@ class Difference:
 def compare(expected: DatabaseWitness, found: DatabaseWitness) -> tuple[Difference, ...]:
     """Return everything in which ``found`` is not ``expected``. What was not looked at is no difference."""
     return (
-        *_by_name("table", _titled(expected.tables), _titled(found.tables), _table),
+        *_by_name("table", _united(expected.tables), _united(found.tables), _table),
         *_by_name("sequence", _titled(expected.sequences), _titled(found.sequences), _sequence),
         *_by_name("extension", dict(expected.extensions), dict(found.extensions), _extension),
         *_objects(dict(expected.objects), dict(found.objects)),
@@ -140,6 +144,30 @@ def compare(expected: DatabaseWitness, found: DatabaseWitness) -> tuple[Differen
 
 def _titled(items: tuple[_Item, ...]) -> dict[str, _Item]:
     return {item.title: item for item in items}  # type: ignore[attr-defined]
+
+
+def _united(tables: tuple[TableWitness, ...]) -> dict[str, TableWitness]:
+    """Return tables by name, each group with one root as one more: of its members only the names are compared."""
+    members: dict[str, list[TableWitness]] = {}
+    for table in tables:
+        if table.root:
+            members.setdefault(table.root, []).append(table)
+    return {
+        **{table.title: replace(table, how=How.NOT_COMPARED) if table.root else table for table in tables},
+        **{f"{root} (all partitions)": _union(group) for root, group in members.items()},
+    }
+
+
+def _union(group: list[TableWitness]) -> TableWitness:
+    """Return the rows of several tables as one table's: digests are sums."""
+    hows = {table.how for table in group}
+    complete = len(hows) == 1 and all(table.rows is not None and table.digest is not None for table in group)
+    return replace(
+        group[0],
+        how=hows.pop() if complete else How.NOT_COMPARED,
+        rows=sum(table.rows or 0 for table in group) if complete else None,
+        digest=f"{sum(int(table.digest or '0', 16) for table in group) & MODULUS_MASK:032x}" if complete else None,
+    )
 
 
 def _by_name(
@@ -258,6 +286,7 @@ def _table_document(table: TableWitness) -> JsonObject:
         "size_bytes": table.size_bytes,
         "condition": table.condition,
         "reason": table.reason,
+        "root": table.root,
     }
 
 
@@ -310,6 +339,7 @@ def _parse_table(document: JsonObject) -> TableWitness:
         size_bytes=_number(document["size_bytes"]),
         condition=_text(document["condition"]),
         reason=_text(document["reason"]),
+        root=_text(document["root"]),
     )
 
 

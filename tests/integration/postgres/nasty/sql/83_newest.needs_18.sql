@@ -1,0 +1,33 @@
+-- What came with PostgreSQL 17 and 18, where both servers are 18.
+CREATE SCHEMA since_18;
+SET search_path = since_18;
+CREATE TABLE virtual (a integer, v integer GENERATED ALWAYS AS (a * 2) VIRTUAL, w text GENERATED ALWAYS AS (a || 'w') VIRTUAL CHECK (w <> 'x'));
+INSERT INTO virtual (a) VALUES (1), (2), (NULL);
+CREATE TABLE only_virtual (v integer GENERATED ALWAYS AS (1) VIRTUAL);
+INSERT INTO only_virtual SELECT FROM generate_series(1, 3);
+CREATE TABLE not_nulls (a integer CONSTRAINT "a is = there" NOT NULL NO INHERIT, b integer, c integer NOT NULL);
+CREATE TABLE not_nulls_child (CONSTRAINT own_name NOT NULL c) INHERITS (not_nulls);
+INSERT INTO not_nulls VALUES (1, NULL, 3), (1, 2, 3);
+ALTER TABLE not_nulls ADD CONSTRAINT b_not_null NOT NULL b NOT VALID;
+COMMENT ON CONSTRAINT "a is = there" ON not_nulls IS 'a constraint that a column is not null';
+CREATE TABLE unenforced (a integer, CONSTRAINT loose CHECK (a > 0) NOT ENFORCED);
+INSERT INTO unenforced VALUES (-1);
+CREATE TABLE rooms (id integer, during daterange, PRIMARY KEY (id, during WITHOUT OVERLAPS));
+CREATE TABLE bookings (id integer, room integer, during daterange, UNIQUE (id, during WITHOUT OVERLAPS),
+    FOREIGN KEY (room, PERIOD during) REFERENCES rooms (id, PERIOD during));
+INSERT INTO rooms VALUES (1, '[2020-01-01,2020-06-01)'), (1, '[2020-06-01,2021-01-01)');
+INSERT INTO bookings VALUES (1, 1, '[2020-02-01,2020-07-01)');
+CREATE TABLE unenforced_target (a integer PRIMARY KEY);
+CREATE TABLE loose_key (a integer REFERENCES unenforced_target NOT ENFORCED);
+CREATE COLLATION builtin (PROVIDER = builtin, LOCALE = 'PG_UNICODE_FAST');
+CREATE TABLE collated (t text COLLATE builtin);
+INSERT INTO collated VALUES ('ß'), ('SS');
+CREATE INDEX collated_fold ON collated (casefold(t));
+CREATE TABLE endless (i interval, u uuid);
+INSERT INTO endless VALUES ('infinity', uuidv7('0'::interval)), ('-infinity', NULL);
+CREATE VIEW json_view AS SELECT * FROM JSON_TABLE('[{"a": 1}]', '$[*]' COLUMNS (n FOR ORDINALITY, a integer PATH '$.a' DEFAULT 0 ON EMPTY)) jt;
+CREATE PUBLICATION with_generated FOR TABLE words.documents WITH (publish_generated_columns = stored);
+CREATE FUNCTION on_login() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN PERFORM 1; END$$;
+CREATE EVENT TRIGGER "log = in" ON login EXECUTE FUNCTION on_login();
+GRANT MAINTAIN ON virtual TO nasty_reader;
+ALTER DATABASE :"DBNAME" SET transaction_timeout = '20s';
