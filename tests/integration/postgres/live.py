@@ -112,13 +112,10 @@ def drop_all(server: ThrowawayPostgres) -> None:
             connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
-def take(server: ThrowawayPostgres, folder: Path, *names: str) -> FolderContent:
-    """Back up a server, or some of its databases, into a new folder."""
-    settings = settings_from_dsn(server.connection_string())
-    for number, name in enumerate(names or ("",)):
-        assert number == 0, "one database a backup is enough here"
-        selection = Selection(name) if name else None
-        LogicalSource("shop", settings, selection).capture(CaptureRequest(Tier.FULL), FolderSink(folder))
+def take(server: ThrowawayPostgres, folder: Path, database: str, programs: Path | None = None) -> FolderContent:
+    """Back up a database into a new folder."""
+    settings = replace(settings_from_dsn(server.connection_string()), programs=programs)
+    LogicalSource("shop", settings, Selection(database)).capture(CaptureRequest(Tier.FULL), FolderSink(folder))
     return FolderContent(folder)
 
 

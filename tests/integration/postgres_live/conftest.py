@@ -31,8 +31,10 @@ class Live:
     def content(self) -> FolderContent:
         return FolderContent(self.folder)
 
-    def target(self, database: str | None = None, *, in_place: bool = False, only: str = "shop") -> ServerTarget:
-        return ServerTarget(shop.settings_of(self.server), database, Selection.parse(only), in_place=in_place)
+    def target(
+        self, database: str | None = None, *, in_place: bool = False, only: str = "shop", role: str = "postgres"
+    ) -> ServerTarget:
+        return ServerTarget(shop.settings_of(self.server, role), database, Selection.parse(only), in_place=in_place)
 
     def restore(self, target: ServerTarget, refill: PostgresServerRefill | None = None) -> LiveReport:
         chosen, content = refill or PostgresServerRefill(), self.content

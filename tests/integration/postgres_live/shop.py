@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 from tests.integration.postgres_capture.servers import execute, value
 from tests.servers import installed
 
@@ -47,9 +48,9 @@ SELECT lo_from_bytea(0, 'large');
 """
 
 
-def settings_of(server: ThrowawayPostgres) -> PostgresSettings:
+def settings_of(server: ThrowawayPostgres, role: str = "postgres") -> PostgresSettings:
     """How a server is reached, by the client programs of its own version."""
-    settings = settings_from_dsn(server.connection_string())
+    settings = settings_from_dsn(psycopg.conninfo.make_conninfo(server.connection_string(), user=role))
     return replace(settings, query_seconds_max=30.0, programs=installed(server.programs.major).folder)
 
 

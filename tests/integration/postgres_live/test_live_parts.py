@@ -17,7 +17,7 @@ from holdfast.model.errors import ConfigInvalid, Conflict, HoldfastError, NotFou
 from holdfast.sources.postgres.logical.refill import PostgresServerRefill
 
 RELATIONS = (
-    "SELECT coalesce(array_agg(c.oid::regclass::text || ' ' || c.relkind::text ORDER BY 1), '{}') FROM pg_class c "
+    "SELECT coalesce(array_agg(c.oid::regclass::text || ' ' || c.relkind::text ORDER BY c.relname), '{}') FROM pg_class c "
     "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 )
 
@@ -47,7 +47,9 @@ def untouched(live: Live) -> list[object]:
     """Facts about the shop that no restore of a part may change: the files and the catalog rows of everything."""
     return [
         live.value("SELECT array_agg((oid, relfilenode, relkind)::text ORDER BY oid) FROM pg_class WHERE oid > 16383"),
-        live.value("SELECT array_agg((objid, refobjid, deptype)::text ORDER BY 1) FROM pg_depend WHERE objid > 16383"),
+        live.value(
+            "SELECT array_agg((objid, refobjid, deptype)::text ORDER BY objid, refobjid, deptype) FROM pg_depend WHERE objid > 16383"
+        ),
         live.value("SELECT array_agg(rolname::text || coalesce(rolpassword, '') ORDER BY oid) FROM pg_authid"),
         shop.belongs(live.server, "shop"),
     ]

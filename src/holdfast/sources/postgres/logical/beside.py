@@ -17,18 +17,28 @@ from holdfast.model.errors import HoldfastError, SourceFailed
 from holdfast.sources.postgres.connection import open_sql
 from holdfast.sources.postgres.logical.children import run_child
 from holdfast.sources.postgres.logical.loading import NOT_KNOWN_BEFORE_17, Loader, redirected
-from holdfast.sources.postgres.logical.names import quote_identifier
+from holdfast.sources.postgres.logical.names import quote_identifier, quote_literal
 from holdfast.sources.postgres.logical.parts import Name, Part
 from holdfast.sources.postgres.logical.verdict import merged_table
 from holdfast.sources.postgres.logical.witness import DatabaseWitness
 from holdfast.sources.postgres.settings import PostgresSettings
 
 SCRIPT_BYTES_MAX = 16 << 20
+ASIDE = "holdfast_moved_aside"
+"""What in the empty database has the new table's name already is called so there."""
 
 
 def copy_definition(settings: PostgresSettings, scratch: str, table: Name, into: Name) -> None:
     """Make, in the empty database, a table like the one that was backed up, under the new name."""
+    taken = (
+        "SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace "
+        f"WHERE n.nspname = {quote_literal(into[0])} AND c.relname = {quote_literal(into[1])}"
+    )
     with open_sql(settings, scratch) as session:
+        if session.query(taken):
+            # A dropped table may come back under its own name.
+            session.query(f"ALTER TABLE {_sql(into)} RENAME TO {quote_identifier(ASIDE)}")
+            table = (table[0], ASIDE) if table == into else table
         session.query(
             f"CREATE TABLE {_sql(into)} (LIKE {_sql(table)} INCLUDING GENERATED INCLUDING COMMENTS "
             "INCLUDING STORAGE INCLUDING COMPRESSION)"

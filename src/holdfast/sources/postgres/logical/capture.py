@@ -27,7 +27,15 @@ from holdfast.sources.postgres.logical.snapshot import (
     hold_snapshot,
 )
 from holdfast.sources.postgres.logical.tools import ClientPrograms, clients_for
-from holdfast.sources.postgres.logical.witness import DatabaseWitness, How, TableWitness, Witness, to_document
+from holdfast.sources.postgres.logical.witness import (
+    NEVER_FILLED,
+    VIEW,
+    DatabaseWitness,
+    How,
+    TableWitness,
+    Witness,
+    to_document,
+)
 from holdfast.sources.postgres.server import KIND, require_same_system, require_supported
 from holdfast.sources.postgres.settings import PostgresSettings
 
@@ -396,8 +404,7 @@ def _table_witness(table: Table, how: How, counting: Counting | None, reason: st
 
 def _witness(facts: DatabaseFacts, tables: Sequence[TableWitness]) -> DatabaseWitness:
     views = [
-        _table_witness(view, How.RECOMPUTED, None, "a materialised view" + ("" if view.is_filled else ", not filled"))
-        for view in facts.views
+        _table_witness(view, How.RECOMPUTED, None, VIEW if view.is_filled else NEVER_FILLED) for view in facts.views
     ]
     return DatabaseWitness(
         name=facts.name,

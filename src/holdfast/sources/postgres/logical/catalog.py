@@ -71,6 +71,8 @@ _OBJECTS = f"""
 WITH listed(classid, objid) AS (
   SELECT 'pg_class'::regclass, c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE {_SYSTEM} AND c.relkind IN ('v', 'm', 'i', 'I', 'p', 'f', 'c') AND c.relpersistence <> 't'
+      AND NOT EXISTS (SELECT 1 FROM pg_index x
+                      WHERE x.indexrelid = c.oid AND NOT (x.indisready AND (x.indisvalid OR c.relkind = 'I')))
   UNION ALL SELECT 'pg_proc'::regclass, p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
     WHERE {_SYSTEM}
   UNION ALL SELECT 'pg_type'::regclass, t.oid FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
@@ -78,6 +80,7 @@ WITH listed(classid, objid) AS (
       AND NOT EXISTS (SELECT 1 FROM pg_type o WHERE o.typarray = t.oid)
   UNION ALL SELECT 'pg_constraint'::regclass, c.oid FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
     WHERE {_SYSTEM} AND c.contype IN ('c', 'f', 'p', 'u', 'x') AND (c.conrelid <> 0 OR c.contypid <> 0)
+      AND c.conparentid = 0
   UNION ALL SELECT 'pg_trigger'::regclass, oid FROM pg_trigger WHERE NOT tgisinternal
   UNION ALL SELECT 'pg_policy'::regclass, oid FROM pg_policy
   UNION ALL SELECT 'pg_rewrite'::regclass, r.oid FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
@@ -106,7 +109,9 @@ WITH listed(classid, objid) AS (
   UNION ALL SELECT 'pg_cast'::regclass, oid FROM pg_cast WHERE oid >= 16384
   UNION ALL SELECT 'pg_language'::regclass, oid FROM pg_language WHERE oid >= 16384
   UNION ALL SELECT 'pg_am'::regclass, oid FROM pg_am WHERE oid >= 16384)
-SELECT o.type, o.identity FROM listed l, LATERAL pg_identify_object(l.classid, l.objid, 0) o
+SELECT o.type, array_to_string(o.object_names, '.') ||
+       coalesce('(' || array_to_string(nullif(o.object_args, '{{}}'), ', ') || ')', '')
+FROM listed l, LATERAL pg_identify_object_as_address(l.classid, l.objid, 0) o
 WHERE o.type IS NOT NULL
   AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = l.classid AND d.objid = l.objid AND d.deptype = 'e')
 ORDER BY 1, 2"""

@@ -15,7 +15,14 @@ from holdfast.sources.postgres.logical.readers import Reader, Tools, open_reader
 from holdfast.sources.postgres.logical.rows import Counting, copy_out
 from holdfast.sources.postgres.logical.snapshot import Snapshot, hold_snapshot
 from holdfast.sources.postgres.logical.tools import ClientPrograms
-from holdfast.sources.postgres.logical.witness import Column, DatabaseWitness, How, TableWitness
+from holdfast.sources.postgres.logical.witness import (
+    NEVER_FILLED,
+    VIEW,
+    Column,
+    DatabaseWitness,
+    How,
+    TableWitness,
+)
 from holdfast.sources.postgres.settings import PostgresSettings
 
 
@@ -62,7 +69,14 @@ def inspect_database(work: Inspection, database: str, expected: DatabaseWitness)
     if work.stop_requested():
         raise Interrupted("stopped while comparing tables")
     views = [
-        TableWitness(view.schema, view.name, view.columns, How.RECOMPUTED, size_bytes=view.size_bytes)
+        TableWitness(
+            view.schema,
+            view.name,
+            view.columns,
+            How.RECOMPUTED,
+            size_bytes=view.size_bytes,
+            reason=VIEW if view.is_filled else NEVER_FILLED,
+        )
         for view in facts.views
         if work.wanted(view)
     ]

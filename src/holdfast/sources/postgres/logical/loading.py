@@ -16,6 +16,7 @@ from holdfast.sources.postgres.logical.archive import Archive
 from holdfast.sources.postgres.logical.children import BLOCK_BYTES, ClientAccess, run_child
 from holdfast.sources.postgres.logical.names import parse_table_path, quote_identifier, quote_literal
 from holdfast.sources.postgres.logical.parts import Name, Part
+from holdfast.sources.postgres.logical.snapshot import NO_CONVERSION, client_encoding
 from holdfast.sources.postgres.logical.tools import ClientPrograms
 from holdfast.sources.postgres.settings import PostgresSettings
 
@@ -37,6 +38,17 @@ _COPY = re.compile(rb'^COPY (?P<name>"(?:[^"]|"")*"\."(?:[^"]|"")*")[ (].*?FROM 
 _UNFILLED = """
 SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'm' AND NOT c.relispopulated ORDER BY 1, 2"""
+
+# A partitioned table with a foreign partition would ask the foreign server, which may not be there.
+_TO_ANALYZE = """
+SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  AND (c.relkind = 'm' OR c.relkind = 'r' OR c.relkind = 'p')
+  AND NOT EXISTS (WITH RECURSIVE below(oid) AS (
+          SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid
+          UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN below b ON i.inhparent = b.oid)
+      SELECT 1 FROM below b JOIN pg_catalog.pg_class f ON f.oid = b.oid WHERE f.relkind = 'f')
+ORDER BY 1, 2"""
 _SEQUENCES_THERE = """
 SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'S'"""
@@ -229,12 +241,16 @@ class Loader:
         """Refresh the planner's statistics."""
         with self._long_session(target) as session:
             session.stop_requested = stopped
-            session.query("ANALYZE", seconds_max=LONG_SECONDS_MAX)
+            for schema, table in session.query(_TO_ANALYZE):
+                name = f"{quote_identifier(schema or '')}.{quote_identifier(table or '')}"
+                session.query(f"ANALYZE {name}", seconds_max=LONG_SECONDS_MAX)
 
     def _long_session(self, target: str) -> Session:
         session = open_sql(self._settings, target)
         session.stop_requested = self._stop_requested
         session.query("SET statement_timeout = 0; SET lock_timeout = 0; SET client_min_messages = error")
+        encoding = session.show("server_encoding") or NO_CONVERSION
+        session.query(f"SET client_encoding = {quote_literal(client_encoding(encoding))}")
         return session
 
 

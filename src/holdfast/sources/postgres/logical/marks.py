@@ -133,8 +133,8 @@ def set_mark(session: Session, database: str, mark: Mark) -> None:
 def drop_marked(session: Session, database: str, identifier: str) -> None:
     """Drop a database that carries the mark of restore ``identifier``, or its name and nothing else; no other."""
     rows = session.query(
-        "SELECT pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database WHERE datname = "
-        f"{quote_literal(database)}"
+        "SELECT pg_catalog.shobj_description(oid, 'pg_database'), datistemplate FROM pg_catalog.pg_database "
+        f"WHERE datname = {quote_literal(database)}"
     )
     if not rows:
         return
@@ -144,6 +144,8 @@ def drop_marked(session: Session, database: str, identifier: str) -> None:
         raise Conflict(f"database {database} does not carry the mark of restore {identifier}", hint="Look at it.")
     # What a killed restore left running (an index being built) may still hold sessions in it.
     session.query("SET statement_timeout = 0")
+    if rows[0][1] == "t":  # It had got that from the live one already.
+        session.query(f"ALTER DATABASE {quote_identifier(database)} IS_TEMPLATE false")
     session.query(f"DROP DATABASE {quote_identifier(database)} WITH (FORCE)", seconds_max=DROP_SECONDS_MAX)
 
 
@@ -151,6 +153,15 @@ def is_empty(settings: PostgresSettings, database: str) -> bool:
     """Tell whether nothing was ever made in a database."""
     with open_sql(settings, database) as session:
         return session.query("SELECT count(*) FROM pg_catalog.pg_class WHERE oid >= 16384")[0][0] == "0"
+
+
+def _is_empty_for_sure(settings: PostgresSettings, database: str) -> bool:
+    try:
+        return is_empty(settings, database)
+    except (Interrupted, Unavailable):
+        raise
+    except HoldfastError:
+        return False  # We may not even look into it.
 
 
 def clear(
@@ -173,12 +184,22 @@ def clear(
                 f"database {each.database} is complete, for {each.mark.name}, of a restore that died before it could "
                 f"finish: run that one again, or DROP DATABASE {quote_identifier(each.database)};"
             )
-        elif each.mark is None and not is_empty(settings, each.database):
+        elif each.mark is None and not _is_empty_for_sure(settings, each.database):
             notes.append(f"database {each.database} has a name of ours and no mark: look at it; it is not touched")
         else:
-            drop_marked(session, each.database, each.id)
-            notes.append(f"database {each.database}, left half loaded by a restore that died, was dropped")
+            notes.append(_dropped(session, each))
     return resumed, notes
+
+
+def _dropped(session: Session, each: LeftOver) -> str:
+    """Drop it and say so; what cannot be dropped (it is another role's, or says it is) stands in nobody's way."""
+    try:
+        drop_marked(session, each.database, each.id)
+    except (Interrupted, Unavailable):
+        raise
+    except HoldfastError as error:
+        return f"database {each.database} looks half loaded by a restore that died, and stays: {error.message}"
+    return f"database {each.database}, left half loaded by a restore that died, was dropped"
 
 
 def _lock_id(identifier: str) -> int:

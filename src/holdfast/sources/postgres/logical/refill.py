@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 
 from holdfast.model.documents import format_time
 from holdfast.model.errors import ConfigInvalid, Conflict, HoldfastError, IntegrityBroken, NotFound, SourceFailed
@@ -31,6 +32,7 @@ from holdfast.sources.postgres.logical.cluster_roles import RolePlan, RoleRules,
 from holdfast.sources.postgres.logical.inspect import Inspection, inspect_database
 from holdfast.sources.postgres.logical.loading import Loader
 from holdfast.sources.postgres.logical.marks import (
+    NAME_BYTES_MAX,
     Mark,
     Stage,
     claim,
@@ -57,13 +59,18 @@ from holdfast.sources.postgres.logical.sql_text import DatabaseScript, named_thi
 from holdfast.sources.postgres.logical.swap import Exchange, exchange, give, read_live
 from holdfast.sources.postgres.logical.tools import clients_for
 from holdfast.sources.postgres.logical.verdict import differences, expected_of
-from holdfast.sources.postgres.logical.witness import DatabaseWitness, Difference, How, Witness, from_document
+from holdfast.sources.postgres.logical.witness import (
+    NEVER_FILLED,
+    DatabaseWitness,
+    Difference,
+    How,
+    Witness,
+    from_document,
+)
 from holdfast.sources.postgres.settings import PostgresSettings
 
 WITNESS_BYTES_MAX = 256 << 20
 CREATE_SECONDS_MAX = 600.0
-NEVER_FILLED = "not populated"
-"""What the witness says of a materialised view that held nothing."""
 Step = Callable[[str], None]
 
 
@@ -280,7 +287,10 @@ class _Run:
         self._stop_requested = stop_requested
         self._loading = loading_name(identifier)
         self._is_ready = False
-        backup = f"{format_time(work.witness.taken_at)}"
+        self._roles_made: tuple[str, ...] = ()
+        # Of a database, not of a backup: what is ready of one is never taken for another. No blanks: see Mark.
+        content = sha256(repr(work.database).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+        backup = f"{format_time(work.witness.taken_at)}/{content}"
         self._mark = Mark(Stage.LOADING, identifier, backup, plan.live or plan.loaded_as)
 
     @property
@@ -374,6 +384,7 @@ class _Run:
         if self._plan.into_table is None:
             with work.step("roles"):
                 work.notes += make_roles(work.session, work.roles)
+                self._roles_made = work.roles.names
         else:
             work.options = (*work.options, "--no-owner", "--no-privileges")
 
@@ -395,7 +406,7 @@ class _Run:
             empty = {
                 (table.schema, table.name)
                 for table in work.database.tables
-                if table.how is How.RECOMPUTED and NEVER_FILLED in table.reason
+                if table.how is How.RECOMPUTED and table.reason == NEVER_FILLED
             }
             loader.refresh_views(target, empty)
 
@@ -461,8 +472,9 @@ class _Run:
                 f"Half loaded and left behind: database {self._loading} ({second.message}); the next restore drops it, "
                 f"or DROP DATABASE {quote_identifier(self._loading)};"
             )
-        if told and isinstance(error, HoldfastError):
-            error.hint = f"{error.hint} {told}".strip()
+        roles = f"Roles that were made stay: {', '.join(self._roles_made)}." if self._roles_made else ""
+        if isinstance(error, HoldfastError):
+            error.hint = " ".join(part for part in (error.hint, told, roles) if part)
 
 
 def read_witness(content: Content) -> Witness:
@@ -503,6 +515,12 @@ def _database_of(witness: Witness, wanted: str | None) -> DatabaseWitness:
 
 def _refuse_contradictions(target: ServerTarget) -> None:
     chosen = target.selection
+    for name in (target.database, target.into_table):
+        if name is not None and len(name.encode("utf-8", "surrogateescape")) > NAME_BYTES_MAX:
+            raise ConfigInvalid(
+                f"the name {name} is longer than {NAME_BYTES_MAX} bytes",
+                hint="PostgreSQL would cut it without a word; give a shorter one.",
+            )
     if target.in_place and chosen is not None and chosen.schema is not None:
         raise ConfigInvalid(
             "a part of a database cannot replace the whole of it",

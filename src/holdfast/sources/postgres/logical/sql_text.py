@@ -28,6 +28,7 @@ _ABOUT_DATABASE = re.compile(
     rf"(?P<head>(?:CREATE|ALTER|COMMENT ON) DATABASE|ALTER ROLE {_NAME} IN DATABASE|"
     rf"(?:GRANT|REVOKE)(?: GRANT OPTION FOR)? [A-Z, ]+ ON DATABASE) (?P<name>{_NAME})(?=[ ;])"
 )
+_EARLY = re.compile(r" OWNER TO | SET [\w\"]+\.")
 _STRINGS = re.compile(r"^SET standard_conforming_strings = (on|off);", re.MULTILINE)
 _TABLESPACE_CLAUSE = re.compile(rf" TABLESPACE = (?P<name>{_NAME})(?=[ ;])")
 
@@ -120,7 +121,8 @@ def named_things(sql: str) -> NamedThings:
 class DatabaseScript:
     """The statements about one database. ``strings`` is the setting they are written for; ``comment`` an expression.
 
-    ``early`` are settings with names of the application's own, which constraints may read while rows are loaded.
+    ``early`` is what loading itself depends on: the owner, whom the public schema is of, and settings with names of the
+    application's own, which constraints may read.
     """
 
     strings: str
@@ -147,7 +149,7 @@ def database_script(sql: str, old: str, new: str) -> DatabaseScript:
             create = renamed
         elif match["head"] == "COMMENT ON DATABASE":
             comment = rest.partition(" IS ")[2].rstrip(";")
-        elif match["head"] == "ALTER DATABASE" and re.match(r" SET [\w\"]+\.", rest):
+        elif match["head"] == "ALTER DATABASE" and _EARLY.match(rest):
             early.append(renamed)
         else:
             late.append(renamed)

@@ -23,7 +23,8 @@ LOCK_SECONDS_MAX = 10
 RENAME_SECONDS_MAX = 40.0
 """Each rename waits 10 s for the lock and 5 s for sessions to go, both bounded by the server."""
 NAMES_TOLD_MAX = 5
-_BUSY = ("(55006)", "(55P03)")
+LOCK_TIMEOUT = "(55P03)"
+_BUSY = ("(55006)", LOCK_TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,11 @@ def exchange(
                 f"{', '.join(sorted(protected)[:NAMES_TOLD_MAX])}",
                 hint="GRANT pg_signal_backend to it (a superuser's sessions take a superuser), or end them yourself.",
             )
+    if problem is not None and LOCK_TIMEOUT in problem.message:
+        raise Unavailable(
+            f"another session holds a lock on database {wish.name} or {wish.loaded}: {problem.message}",
+            hint=f"{wish.name} is as it was. Look for an ALTER DATABASE that waits (pg_locks), and run this again.",
+        )
     raise Unavailable(
         f"sessions of {wish.name} come back faster than they are ended: {problem.message if problem else ''}",
         hint=f"{wish.name} is as it was. Stop the application (or its pooler), and run this again.",
@@ -185,4 +191,5 @@ def _end_sessions(session: Session, listed: str, protected: set[str]) -> None:
         try:
             session.query(f"SELECT pg_catalog.pg_terminate_backend({int(pid or 0)})")
         except Denied:
-            protected.add(role or "")
+            if role:  # What has none (autovacuum) goes away by itself when a database is renamed.
+                protected.add(role)

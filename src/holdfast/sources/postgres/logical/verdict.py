@@ -36,14 +36,18 @@ def differences(expected: DatabaseWitness, found: DatabaseWitness, part: Part | 
 
 def _narrowed(expected: DatabaseWitness, found: DatabaseWitness) -> tuple[DatabaseWitness, DatabaseWitness]:
     """Leave out of both what the part only leans on."""
-    wanted = {(table.schema, table.name) for table in expected.tables}
+    wanted = {(table.schema, table.name): table for table in expected.tables}
     there = {(each.schema, each.name) for each in found.sequences}
     known = {(each.schema, each.name) for each in expected.sequences}
     return (
         replace(expected, sequences=tuple(each for each in expected.sequences if (each.schema, each.name) in there)),
         replace(
             found,
-            tables=tuple(table for table in found.tables if (table.schema, table.name) in wanted),
+            tables=tuple(
+                table if wanted[name].digest is not None else replace(table, digest=None)
+                for table in found.tables
+                if (name := (table.schema, table.name)) in wanted
+            ),
             sequences=tuple(each for each in found.sequences if (each.schema, each.name) in known),
             extensions=(),
             objects=(),

@@ -17,6 +17,9 @@ from holdfast.sources.postgres.logical.digest import MODULUS_MASK
 from holdfast.sources.postgres.logical.names import dotted
 
 VERSION = 1
+VIEW = "a materialised view"
+NEVER_FILLED = "a materialised view, not filled"
+"""What is said of a materialised view, and of one that held nothing yet."""
 NAMES_TOLD_MAX = 20
 _Item = TypeVar("_Item")
 
@@ -188,7 +191,9 @@ def _by_name(
 
 def _table(expected: TableWitness, found: TableWitness) -> str:
     if expected.how in (How.NOT_COMPARED, How.RECOMPUTED) or found.how in (How.NOT_COMPARED, How.RECOMPUTED):
-        return _columns(expected, found)
+        filled = {expected.reason, found.reason} == {VIEW, NEVER_FILLED}
+        before, now = ("filled", "not filled") if expected.reason == VIEW else ("not filled", "filled")
+        return "; ".join(part for part in (_columns(expected, found), f"was {before} and is {now}" * filled) if part)
     parts = [_columns(expected, found)]
     if expected.rows != found.rows:
         parts.append(f"{expected.rows} rows became {found.rows}")

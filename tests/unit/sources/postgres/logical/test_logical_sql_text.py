@@ -40,9 +40,11 @@ def test_statements_end_at_semicolons_outside_literals_bodies_and_comments() -> 
 def test_a_database_gets_another_name_in_every_statement_about_it_and_in_no_text() -> None:
     script = database_script(SCRIPT, "shop", 'new "one"')
     assert script.create.startswith('CREATE DATABASE "new ""one""" WITH TEMPLATE = template0')
-    assert script.early == ('ALTER DATABASE "new ""one""" SET my.parameter TO \'x;y\';',)
-    assert script.late == (
+    assert script.early == (
         'ALTER DATABASE "new ""one""" OWNER TO "al ice";',
+        'ALTER DATABASE "new ""one""" SET my.parameter TO \'x;y\';',
+    )
+    assert script.late == (
         'ALTER DATABASE "new ""one""" CONNECTION LIMIT = 33;',
         'ALTER DATABASE "new ""one""" SET work_mem TO \'2MB\';',
         'ALTER ROLE shop IN DATABASE "new ""one""" SET work_mem TO \'3MB\';',
