@@ -12,7 +12,7 @@ from tests.integration.postgres import live
 from tests.integration.postgres.live import FolderContent, databases, execute, restore, rows, take, target, value
 from tests.servers import PostgresServers
 
-from holdfast.model.errors import ConfigInvalid, Conflict, NotFound, SourceFailed
+from holdfast.model.errors import ConfigInvalid, Conflict, SourceFailed
 from holdfast.sandbox import ThrowawayPostgres
 from holdfast.sources.postgres.logical.names import Selection
 
@@ -155,7 +155,7 @@ def test_a_live_database_without_the_tables_type_is_left_as_it_was_with_a_hint(
 
 def test_parts_that_cannot_be_meant_are_refused(server: ThrowawayPostgres, backup: FolderContent) -> None:
     plan = live.refill().plan
-    with pytest.raises(NotFound, match=r"no table shop\.public\.nothing"):
+    with pytest.raises(ConfigInvalid, match=r"no table in shop\.public\.nothing"):
         plan(backup, target(server, "x", selection=Selection("shop", "public", "nothing")))
     with pytest.raises(ConfigInvalid, match="cannot replace the whole"):
         plan(backup, target(server, "shop", selection=Selection("shop", "public"), in_place=True))

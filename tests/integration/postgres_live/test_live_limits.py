@@ -79,7 +79,8 @@ def test_a_database_with_an_odd_name_is_swapped_with_all_that_belongs_to_it(
     live = Live(server, keep(shop.settings_of(server), postgres_servers.new_folder("odd") / "kept", ODD))
     facts = (
         "SELECT concat_ws('|', datname, pg_get_userbyid(datdba), datconnlimit, shobj_description(oid, 'pg_database'), "
-        "(SELECT array_agg(s ORDER BY s)::text FROM pg_db_role_setting, unnest(setconfig) s WHERE setdatabase = d.oid)) FROM pg_database d "
+        "(SELECT array_agg(s ORDER BY s)::text FROM pg_db_role_setting, unnest(setconfig) s "
+        "WHERE setdatabase = d.oid)) FROM pg_database d "
         "WHERE datname LIKE 'Shop%]'"
     )
     before = value(server, facts)

@@ -38,7 +38,7 @@ GUARDED = (
     "ALTER TABLE guarded ENABLE ROW LEVEL SECURITY",
     "CREATE POLICY own ON guarded USING (owner = 'me')",
 )
-PASSWORD = "pa ss:w\\ord'\"1"  # noqa: S105 - of a throwaway server
+PASSWORD = "pa ss:w\\ord'\"1"
 
 
 def refused(settings: PostgresSettings) -> Denied:
@@ -66,8 +66,8 @@ def statement_in(finding: Finding) -> str:
 @OLDEST_AND_NEWEST
 def test_row_security_hides_no_row_in_silence(shared_postgres: ThrowawayPostgres) -> None:
     database = make_database(shared_postgres, "guarded", *GUARDED)
-    make_role(shared_postgres, "reader", database, "IN ROLE pg_read_all_data")
-    error = refused(as_role(shared_postgres, "reader", database))
+    make_role(shared_postgres, "reads guarded", database, "IN ROLE pg_read_all_data")
+    error = refused(as_role(shared_postgres, "reads guarded", database))
     assert "guarded" in error.message
     assert "BYPASSRLS" in error.hint
 
@@ -75,25 +75,25 @@ def test_row_security_hides_no_row_in_silence(shared_postgres: ThrowawayPostgres
 @NEWEST
 def test_forced_row_security_stops_the_owner_too(shared_postgres: ThrowawayPostgres) -> None:
     database = make_database(shared_postgres, "forced", *GUARDED, "ALTER TABLE guarded FORCE ROW LEVEL SECURITY")
-    make_role(shared_postgres, "reader", database, "IN ROLE pg_read_all_data")
-    execute(shared_postgres, "ALTER TABLE guarded OWNER TO reader", database=database)
-    assert "guarded" in refused(as_role(shared_postgres, "reader", database)).message
+    make_role(shared_postgres, "reads_forced", database, "IN ROLE pg_read_all_data")
+    execute(shared_postgres, "ALTER TABLE guarded OWNER TO reads_forced", database=database)
+    assert "guarded" in refused(as_role(shared_postgres, "reads_forced", database)).message
 
 
 @OLDEST_AND_NEWEST
 def test_a_table_that_cannot_be_read_is_named(shared_postgres: ThrowawayPostgres) -> None:
     database = make_database(shared_postgres, "closed", "CREATE TABLE closed (a integer)")
-    make_role(shared_postgres, "reader", database)
-    error = refused(as_role(shared_postgres, "reader", database))
+    make_role(shared_postgres, "reads closed", database)
+    error = refused(as_role(shared_postgres, "reads closed", database))
     assert "permission denied for table closed" in error.message
-    assert 'GRANT pg_read_all_data TO "reader"' in error.hint
+    assert 'GRANT pg_read_all_data TO "reads closed"' in error.hint
 
 
 @OLDEST_AND_NEWEST
 def test_a_large_object_that_cannot_be_read_ends_the_capture(shared_postgres: ThrowawayPostgres) -> None:
     database = make_database(shared_postgres, "lobs", "SELECT lo_from_bytea(12345, 'x')")
-    make_role(shared_postgres, "reader", database, "IN ROLE pg_read_all_data BYPASSRLS")
-    assert "large object" in refused(as_role(shared_postgres, "reader", database)).message
+    make_role(shared_postgres, "reads lobs", database, "IN ROLE pg_read_all_data BYPASSRLS")
+    assert "large object" in refused(as_role(shared_postgres, "reads lobs", database)).message
 
 
 @OLDEST_AND_NEWEST
@@ -211,7 +211,8 @@ class PidChanger:
         with source, target:
             try:
                 while data := source.recv(65536):
-                    target.sendall(data.replace(b"K\x00\x00\x00\x0c\x00", b"K\x00\x00\x00\x0c\x01") if changes else data)
+                    changed = data.replace(b"K\x00\x00\x00\x0c\x00", b"K\x00\x00\x00\x0c\x01")
+                    target.sendall(changed if changes else data)
             except OSError:
                 return
 

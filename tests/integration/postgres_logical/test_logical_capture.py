@@ -21,7 +21,7 @@ from tests.integration.postgres_logical.logical_scene import (
 )
 from tests.servers import PostgresServers, installed
 
-from holdfast.model.errors import Conflict, ConfigInvalid, NotFound, Unavailable
+from holdfast.model.errors import ConfigInvalid, Conflict, NotFound, Unavailable
 from holdfast.sandbox import ThrowawayPostgres
 from holdfast.sources.port import Identity
 from holdfast.sources.postgres.connection import open_replication
@@ -117,7 +117,8 @@ def test_what_is_stored_beside_the_rows(shared_postgres: ThrowawayPostgres) -> N
     assert """'"public"."untouched"', 1, false)""" in sequences
     assert """'"public"."orders_id_seq"', 5, true)""" in sequences
     views = files[database_path(database, "views.sql")].decode().splitlines()
-    assert views[2:] == ['REFRESH MATERIALIZED VIEW "public"."z_first";', 'REFRESH MATERIALIZED VIEW "public"."b_last";']
+    refresh = 'REFRESH MATERIALIZED VIEW "public"."{}";'
+    assert views[2:] == [refresh.format("z_first"), refresh.format("b_last")]
     assert taken.database(database).large_objects == 1
     assert taken.captured.details["databases"] == [database]
     assert taken.captured.position == "13 rows in 10 tables, 1 databases"

@@ -157,7 +157,8 @@ def test_a_connection_that_is_ended_is_told(shared_postgres: ThrowawayPostgres, 
 def test_the_session_that_holds_the_snapshot_matters_to_the_end(
     shared_postgres: ThrowawayPostgres, database: str
 ) -> None:
-    failing(shared_postgres, Unavailable, terminate(shared_postgres, "query NOT LIKE '%COPY%' AND state LIKE 'idle in%'"))
+    which = "query NOT LIKE '%COPY%' AND state LIKE 'idle in%'"
+    failing(shared_postgres, Unavailable, terminate(shared_postgres, which))
 
 
 @NEWEST

@@ -138,7 +138,7 @@ def test_every_wait_for_a_child_ends_when_asked_to_stop(access: ClientAccess, do
 
 def test_what_a_child_says_is_bounded_and_its_last_words_are_kept(access: ClientAccess) -> None:
     text = "import sys; sys.stderr.write('noise ' * 100000 + 'the reason'); sys.exit(1)"
-    with pytest.raises(SourceFailed, match="the reason$") as caught:
+    with pytest.raises(SourceFailed, match=r"the reason$") as caught:
         run_child(script(text), access, "copying")
     assert len(caught.value.message) < 20_000
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 from xxhash import xxh3_128_intdigest
@@ -17,7 +19,7 @@ def digest_of(lines: list[bytes], cuts: list[int]) -> TableDigest:
     whole = b"".join(line + b"\n" for line in lines)
     digest = TableDigest()
     places = [0, *sorted(cut % (len(whole) + 1) for cut in cuts), len(whole)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in itertools.pairwise(places):
         digest.feed(whole[start:end])
     return digest
 
@@ -61,7 +63,7 @@ def test_a_sample_is_the_same_rows_in_any_blocks(keys: list[int], cuts: list[int
     sampled = [line for line in lines if line.split(b"\t")[0].endswith(b"00")]
     counting = Counting(How.SAMPLED)
     places = [0, *sorted(cut % (len(whole) + 1) for cut in cuts), len(whole)]
-    for start, end in zip(places, places[1:], strict=False):
+    for start, end in itertools.pairwise(places):
         counting.feed(whole[start:end])
     assert counting.is_complete
     assert counting.rows == len(lines)

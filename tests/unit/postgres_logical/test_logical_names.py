@@ -23,7 +23,8 @@ BYTE_NAMES = st.binary(min_size=1, max_size=63).filter(lambda raw: b"\0" not in 
 NAMES = BYTE_NAMES.map(lambda raw: raw.decode("utf-8", "surrogateescape")) | st.text(
     st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20
 )
-ODD = ["a b", '"q"', "it's", "a=b", "[x]", "a/b", ".", "..", ".hidden", "@witness.json", "50%", "%2f", "new\nline", "é", "漢", "UPPER", "x.sql"]  # fmt: skip
+ODD = ["a b", '"q"', "it's", "a=b", "[x]", "a/b", ".", "..", ".hidden", "@witness.json", "50%", "%2f"]
+ODD += ["new\nline", "é", "漢", "UPPER", "x.sql"]
 
 
 @given(NAMES)
@@ -46,7 +47,10 @@ def test_the_longest_name_fits_into_a_file_name(raw: bytes) -> None:
     assert len(f"{encode_name(raw.decode('utf-8', 'surrogateescape'))}.sql".encode()) <= 255
 
 
-@pytest.mark.parametrize("path", ["globals.sql", "databases/a/schema.dump", "databases/a/tables/b/c", "x/a/tables/b/c.sql"])
+OTHERS = ["globals.sql", "databases/a/schema.dump", "databases/a/tables/b/c", "x/a/tables/b/c.sql"]
+
+
+@pytest.mark.parametrize("path", OTHERS)
 def test_other_paths_are_no_tables(path: str) -> None:
     assert parse_table_path(path) is None
 

@@ -23,7 +23,8 @@ from holdfast.sources.postgres.logical.witness import (
     to_document,
 )
 
-ORDERS = TableWitness("public", "orders", (Column("id", "integer"), Column("note", "text")), How.COMPARED, 3, "aa", 8192)
+COLUMNS = (Column("id", "integer"), Column("note", "text"))
+ORDERS = TableWitness("public", "orders", COLUMNS, How.COMPARED, 3, "aa", 8192)
 SHOP = DatabaseWitness(
     name="shop",
     encoding="UTF8",
@@ -101,9 +102,7 @@ def test_names_with_dots_are_not_mixed_up() -> None:
     one = TableWitness("a", "b.c", (), How.COMPARED, 1, "aa")
     other = TableWitness("a.b", "c", (), How.COMPARED, 1, "bb")
     before, now = replace(SHOP, tables=(one, other)), replace(SHOP, tables=(replace(one, digest="cc"), other))
-    assert [str(each) for each in compare(before, now)] == [
-        'table a."b.c" differs: its 1 rows are not the same ones'
-    ]
+    assert [str(each) for each in compare(before, now)] == ['table a."b.c" differs: its 1 rows are not the same ones']
 
 
 def test_a_sample_is_not_compared_with_the_whole() -> None:

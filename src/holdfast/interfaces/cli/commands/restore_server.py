@@ -92,11 +92,8 @@ def _show_plan(call: Call, config: Config, plan: ServerRestorePlan) -> None:
     say(clean(f"restore {plan.source} of {config.application}"))
     say(clean(f"  backup      {backup.id} ({backup.tier}, {backup.form})"))
     say(clean(f"  as it was   {time_text(backup.started_at, config.zone)}"))
-    say(
-        clean(
-            f"  part        {live.selection or live.source_database}: {live.tables} tables, {size_text(live.size_bytes)}"
-        )
-    )
+    part = live.selection or live.source_database
+    say(clean(f"  part        {part}: {live.tables} tables, {size_text(live.size_bytes)}"))
     say(clean(f"  server      {plan.address}"))
     say(clean(f"  into        database {live.loaded_as} (new)"))
     if live.live is not None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from holdfast.model.errors import NotFound
+from holdfast.model.errors import ConfigInvalid
 from holdfast.sources.postgres.logical.archive import Item
 from holdfast.sources.postgres.logical.names import Selection
 
@@ -49,7 +49,7 @@ class Part:
 def choose_part(items: Sequence[Item], selection: Selection, tables: Iterable[Name], owners: Iterable[str]) -> Part:
     """Return the part that ``selection`` names; ``tables`` are those with rows, ``owners`` every role there was.
 
-    Raises ``NotFound`` where the list has no such schema or table.
+    Raises ``ConfigInvalid`` where the list has no such schema or table.
     """
     return _Choice(items, tables, owners).choose(selection)
 
@@ -75,8 +75,9 @@ class _Choice:
         else:
             seeds, candidates = self._table(_line(selection.schema), _line(selection.table)), []
         if not seeds:
-            raise NotFound(
-                f"the backup has no {'schema' if selection.table is None else 'table'} {selection}",
+            what = f"no schema {selection}" if selection.table is None else f"no table in {selection}"
+            raise ConfigInvalid(
+                f"the backup holds {what}",
                 hint="`holdfast ls` lists what it holds: databases/DATABASE/tables/SCHEMA/TABLE.sql.",
             )
         part_relations = {item.number for item in [*seeds, *candidates] if item.kind in RELATIONS}

@@ -231,14 +231,20 @@ def _some(names: list[str]) -> str:
 def refuse_bound(session: Session, live: str) -> list[str]:
     """Raise ``Conflict`` for what keeps a database from being renamed; return what would not follow the swap."""
     name = quote_literal(live)
-    owner, is_ours = session.query(
-        "SELECT pg_catalog.pg_get_userbyid(datdba), pg_catalog.pg_has_role(datdba, 'USAGE') "
+    owner, is_ours, takes_connections = session.query(
+        "SELECT pg_catalog.pg_get_userbyid(datdba), pg_catalog.pg_has_role(datdba, 'USAGE'), datallowconn "
         f"FROM pg_catalog.pg_database WHERE datname = {name}"
     )[0]
     if is_ours != "t":
         raise Denied(
             f"database {live} belongs to {owner}, and this role may not rename it",
             hint=f"GRANT {quote_identifier(owner or '')} to it, or restore as that role (it needs CREATEDB too).",
+        )
+    if takes_connections != "t":
+        raise Conflict(
+            f"database {live} takes no connections, and what belongs to it has to be read",
+            hint=f"ALTER DATABASE {quote_identifier(live)} ALLOW_CONNECTIONS true; to keep the application out give it "
+            "CONNECTION LIMIT 0 meanwhile (superusers are not held back by it), or revoke its role's CONNECT.",
         )
     prepared = session.query(f"SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = {name}")
     if prepared:

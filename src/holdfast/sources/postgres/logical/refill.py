@@ -251,6 +251,9 @@ class PostgresServerRefill:
             known = {name for name, _ in witness.roles}
             roles = plan_roles(globals_script, named.roles & known, facts.roles, rules)
             needs = Needs(facts.major, database, named, script.create, _extensions(database, part), settings.jobs)
+            if plan.live is not None:
+                # What fails here would fail again when all is loaded, just before the swap.
+                read_live(archive, plan.live, plan.loaded_as)
             notes = [*check_target(session, facts, needs), *(part.notes if part and plan.into_table is None else ())]
             if part is not None and database.large_objects and plan.into_table is None:
                 notes.append("large objects belong to no table: a part is restored without them")

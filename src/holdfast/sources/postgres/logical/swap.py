@@ -136,7 +136,12 @@ def _transact(session: Session, wish: Exchange) -> None:
     session.query("BEGIN")
     for statement in wish.statements:
         session.query(statement, seconds_max=RENAME_SECONDS_MAX)
-    session.query("COMMIT")
+    stop_requested, session.stop_requested = session.stop_requested, lambda: False
+    try:
+        # It is too late for a stop now: one who did not wait for the answer would tell of a swap that was none.
+        session.query("COMMIT")
+    finally:
+        session.stop_requested = stop_requested
 
 
 def _settle(settings: PostgresSettings, wish: Exchange, loaded_oid: str | None, error: Unavailable) -> None:

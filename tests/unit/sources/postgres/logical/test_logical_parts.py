@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.model.errors import NotFound
+from holdfast.model.errors import ConfigInvalid
 from holdfast.sources.postgres.logical.archive import parse_list
 from holdfast.sources.postgres.logical.names import Selection
 from holdfast.sources.postgres.logical.parts import Part, choose_part
@@ -132,7 +132,7 @@ def test_a_whole_schema_keeps_views_keys_and_foreign_keys_inside_it() -> None:
 
 
 def test_what_the_backup_does_not_have_is_named() -> None:
-    with pytest.raises(NotFound, match=r"no table shop\.public\.nothing"):
+    with pytest.raises(ConfigInvalid, match=r"no table in shop\.public\.nothing"):
         part("shop.public.nothing")
-    with pytest.raises(NotFound, match=r"no schema shop\.nowhere"):
+    with pytest.raises(ConfigInvalid, match=r"no schema shop\.nowhere"):
         part("shop.nowhere")
