@@ -121,9 +121,7 @@ def server_refill(stop_requested: Callable[[], bool], on_step: Callable[[str], N
     return PostgresServerRefill(stop_requested=stop_requested, at_step=on_step)
 
 
-def server_target(
-    config: Config, source: str, into: str | None, selection: str | None, *, in_place: bool
-) -> tuple[ServerTarget, str]:
+def server_target(config: Config, source: str, into: str | None, selection: str | None) -> tuple[ServerTarget, str]:
     """Return where a restore into a server goes, and its address without secrets.
 
     ``into`` None is the source's own server. An address of it takes what it leaves open (password, TLS) from the
@@ -134,14 +132,14 @@ def server_target(
     from holdfast.sources.postgres.settings import elsewhere, for_maintenance, parse_dsn
 
     settings = config.source_settings(source)
-    database = parse_dsn(settings.dsn).get("dbname") if in_place and selection is None else None
+    database = parse_dsn(settings.dsn).get("dbname") if into is None and selection is None else None
     if into is not None:
         settings, database = elsewhere(settings, into)
     chosen = Selection.parse(selection) if selection is not None else None
     settings = for_maintenance(settings, database or (chosen.database if chosen is not None else None))
     params = parse_dsn(settings.dsn)
     address = f"{params.get('host', 'localhost')}:{params.get('port', '5432')}"
-    return ServerTarget(settings, database, chosen, in_place), address
+    return ServerTarget(settings, database, chosen), address
 
 
 def places_of(kind: str, target: FolderTarget, details: JsonObject) -> tuple[tuple[str, Path], ...]:

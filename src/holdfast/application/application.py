@@ -329,21 +329,20 @@ class Application:
         agree: Callable[[ServerRestorePlan], bool],
         source: str | None = None,
         backup: str = "latest",
-        into: str | None = None,
-        only: str | None = None,
-        in_place: bool = False,
+        place: live.ServerPlace | None = None,
     ) -> ServerRestoreOutcome | None:
         """Restore into a running server: plan, ask ``agree``, load, compare; None where it did not agree.
 
-        ``into`` is an address as libpq takes it, with the name of the database to make; None stands beside the live
-        one, under a dated name. ``only`` is ``db[.schema[.table]]``. A logical backup is preferred to a physical one,
-        which is started in a sandbox first. What differs from the witness is in the outcome; nothing live is dropped.
+        A logical backup is preferred to a physical one, which is started in a sandbox first. What differs from the
+        witness is in the outcome; nothing live is dropped.
         """
+        wanted = place or live.ServerPlace()
         with self._open() as opened:
             area, record, history = self._find(
                 opened, backup, [source] if source is not None else [], (LOGICAL.form, PHYSICAL.form)
             )
-            target, address = bootstrap.server_target(self.config, area.source, into, only, in_place=in_place)
+            target, address = bootstrap.server_target(self.config, area.source, wanted.into, wanted.only)
+            target = replace(target, in_place=wanted.in_place, into_table=wanted.into_table)
             order = live.ServerOrder(self._summary(record, history.state), target, address, agree)
             return live.restore_into_server(area, record, order, self._means(opened, area.source))
 

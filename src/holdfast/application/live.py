@@ -62,6 +62,21 @@ class Means:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerPlace:
+    """Where a restore into a server goes, as it was asked for.
+
+    ``into`` is an address as libpq takes it, with the name of the database to make; None stands beside the live one,
+    under a dated name. ``only`` is ``db[.schema[.table]]``. ``into_table`` takes the rows of that one table into a new
+    one beside it.
+    """
+
+    into: str | None = None
+    only: str | None = None
+    into_table: str | None = None
+    in_place: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ServerOrder:
     """What is wanted. ``agree`` is shown the plan and decides."""
 

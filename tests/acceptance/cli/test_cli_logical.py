@@ -120,6 +120,17 @@ def test_one_table_comes_back_from_either_form(shop: Shop, form: str) -> None:
     assert shop.psql(event["database"], "SELECT count(*) FROM pg_tables WHERE tablename = 'customers'") == "0"
 
 
+def test_rows_of_one_table_come_back_into_a_table_beside_the_live_one(shop: Shop) -> None:
+    before = shop.databases()
+    words = ("restore", "orders", "--only", "shop.public.orders", "--into-table", "orders_then", "--json")
+    event = shop.program.done(*words).events[-1]
+    assert (event["database"], event["table"], event["differences"]) == ("shop", "orders_then", [])
+    assert shop.psql("shop", "SELECT count(*), sum(doubled) FROM orders_then") == shop.psql(
+        "shop", "SELECT count(*), sum(doubled) FROM orders"
+    )
+    assert shop.databases() == before
+
+
 def test_in_place_replaces_the_live_database_under_a_client_and_keeps_it(shop: Shop) -> None:
     shop.psql("shop", "DELETE FROM orders; CREATE TABLE later (x int); ALTER DATABASE shop CONNECTION LIMIT 50")
     client = subprocess.Popen(

@@ -47,11 +47,11 @@ def make_database(server: ThrowawayPostgres, database: str, *statements: str) ->
 
 
 def make_role(server: ThrowawayPostgres, role: str, database: str, attributes: str = "") -> None:
-    """Make a role that may connect and nothing else, anew where there is one."""
+    """Make a role that may connect and nothing else; an earlier test's, which may own things, is renamed."""
     execute(
         server,
-        f"DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN DROP OWNED BY {quoted(role)}; "
-        f"DROP ROLE {quoted(role)}; END IF; END $$",
+        f"DO $$ BEGIN EXECUTE (SELECT format('ALTER ROLE %I RENAME TO %I', rolname, rolname || oid) FROM pg_roles "
+        f"WHERE rolname = '{role}'); EXCEPTION WHEN null_value_not_allowed THEN NULL; END $$",
         f"CREATE ROLE {quoted(role)} LOGIN {attributes}",
         database=database,
     )
@@ -170,10 +170,11 @@ def children() -> Iterator[tuple[int, str]]:
     """The living children of this process: (process id, name)."""
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
-            name, _, rest = entry.read_text().partition("(")[2].rpartition(")")[0], "", entry.read_text()
+            before, _, after = entry.read_text().rpartition(")")
         except OSError:  # ended meanwhile
             continue
-        state, parent = rest.rpartition(")")[2].split()[:2]
+        name = before.partition("(")[2]
+        state, parent = after.split()[:2]
         if int(parent) == os.getpid() and state != "Z":
             yield int(entry.parent.name), name
 

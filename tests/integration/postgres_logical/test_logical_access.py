@@ -13,7 +13,7 @@ from tests.integration.postgres_logical.logical_scene import (
     MemorySink,
     as_role,
     capture,
-    children,
+    clients,
     execute,
     make_database,
     make_role,
@@ -25,7 +25,7 @@ from tests.servers import PostgresServers, installed, quick_settings
 from holdfast.model.errors import Denied
 from holdfast.model.secrets import Secret
 from holdfast.sandbox import ThrowawayPostgres
-from holdfast.sources.port import Finding, Severity
+from holdfast.sources.port import Finding, Identity, Severity
 from holdfast.sources.postgres.logical.capture import LogicalSource
 from holdfast.sources.postgres.logical.witness import How
 from holdfast.sources.postgres.settings import PostgresSettings
@@ -58,7 +58,7 @@ def broken(settings: PostgresSettings) -> list[Finding]:
 
 
 def statement_in(finding: Finding) -> str:
-    found = re.search(r"(?:GRANT|ALTER ROLE) [^;]*;", finding.hint)
+    found = re.search(r"DO \$\$.*\$\$;|(?:GRANT|ALTER ROLE) [^;]*;", finding.hint)
     assert found is not None, finding
     return found[0]
 
@@ -107,17 +107,53 @@ def test_what_doctor_says_is_exactly_what_is_missing(shared_postgres: ThrowawayP
     assert any("guarded" in finding.message for finding in told)
     assert any("large object" in finding.message for finding in told)
     for finding in told:
-        if "large object" not in finding.message:
-            execute(shared_postgres, statement_in(finding), database=database)
-    assert [finding.message.split(":")[0] for finding in broken(settings)] == [f"database {database}"]
-    grant = 'GRANT SELECT ON LARGE OBJECT 4711 TO "Hold-Fast"'
-    execute(shared_postgres, grant, database=database)
+        execute(shared_postgres, statement_in(finding), database=database)
     assert broken(settings) == []
     assert any("can read every table" in finding.message for finding in findings(settings))
     taken = capture(settings)
     assert taken.table(database, "public.guarded").rows == 2
     assert taken.table(database, "public.guarded").how is How.COMPARED
-    execute(shared_postgres, f"REVOKE {grant[6:].replace(' TO ', ' FROM ')}", database=database)
+
+
+@OLDEST_AND_NEWEST
+def test_doctor_names_a_partitioned_table_that_pg_dump_could_not_lock(shared_postgres: ThrowawayPostgres) -> None:
+    parted = ("CREATE TABLE parted (a integer) PARTITION BY RANGE (a)", "CREATE TABLE low PARTITION OF parted DEFAULT")
+    database = make_database(shared_postgres, "parted", *parted)
+    make_role(shared_postgres, "reader", database)
+    execute(shared_postgres, "GRANT SELECT ON low TO reader", database=database)
+    settings = as_role(shared_postgres, "reader", database)
+    told = broken(settings)
+    assert [finding.message.rpartition(": ")[2] for finding in told] == ["public.parted"]
+    assert "permission denied for table parted" in refused(settings).message
+    execute(shared_postgres, "GRANT SELECT ON parted TO reader", database=database)
+    assert broken(settings) == []
+    assert capture(settings).table(database, "public.low").rows == 0
+
+
+@NEWEST
+def test_a_managed_service_is_named(postgres_server: ThrowawayPostgres) -> None:
+    execute(postgres_server, "CREATE ROLE rds_superuser")
+    told = [finding for finding in findings(settings_of(postgres_server, "postgres")) if "managed" in finding.message]
+    assert [finding.message.partition(",")[0] for finding in told] == ["Amazon RDS"]
+
+
+@NEWEST
+def test_a_server_that_hides_its_identifier_is_known_by_its_address_and_it_is_said(
+    postgres_server: ThrowawayPostgres,
+) -> None:
+    execute(postgres_server, "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+    make_database(postgres_server, "hidden")
+    make_role(postgres_server, "reader", "postgres", "IN ROLE pg_read_all_data BYPASSRLS")
+    settings = as_role(postgres_server, "reader", "hidden")
+    taken = capture(settings)
+    address = f"127.0.0.1:{postgres_server.port}"
+    assert taken.captured.identity == Identity("postgres", (("address", address), ("major_version", "18")))
+    assert [notice for notice in taken.captured.notices if address in notice]
+    probe = LogicalSource("shop", settings).probe()
+    assert probe.identity == taken.captured.identity
+    (told,) = [finding for finding in probe.findings if address in finding.message]
+    execute(postgres_server, statement_in(told))
+    assert [name for name, _ in capture(settings).captured.identity.facts] == ["major_version", "system_identifier"]
 
 
 @NEWEST
@@ -146,6 +182,18 @@ def test_doctor_finds_trouble_and_never_fails(shared_postgres: ThrowawayPostgres
     assert [finding.severity for finding in findings(settings)] == [Severity.BROKEN]
 
 
+def watch(seen: dict[str, bytes], ended: threading.Event) -> None:
+    """Gather the arguments and the environment of every child until the end."""
+    while not ended.wait(0.005):
+        for pid, name in clients():
+            try:
+                text = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+            except OSError:  # ended meanwhile
+                continue
+            if text not in seen.get(name, b""):
+                seen[name] = seen.get(name, b"") + text
+
+
 def test_the_password_is_in_no_childs_arguments_or_environment(postgres_servers: PostgresServers) -> None:
     server = postgres_servers.start(18, replace(quick_settings(), password=PASSWORD))
     try:
@@ -155,24 +203,18 @@ def test_the_password_is_in_no_childs_arguments_or_environment(postgres_servers:
         dsn = f"host=127.0.0.1 port={server.port} user=postgres dbname=postgres"
         settings = replace(settings_of(server, database), dsn=dsn, password=Secret(PASSWORD))
         seen: dict[str, bytes] = {}
-        folders: set[str] = set()
-
-        def look(path: str, size: int) -> None:
-            for pid, name in children():
-                try:
-                    text = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
-                except OSError:  # ended meanwhile
-                    continue
-                if name in ("psql", "pg_dump"):
-                    seen[name] = seen.get(name, b"") + text
-                    folders.update(match.decode() for match in re.findall(rb"PGSERVICEFILE=([^\0]*)", text))
-
-        taken = capture(settings, sink=MemorySink(look))
+        ended = threading.Event()
+        watcher = threading.Thread(target=watch, args=(seen, ended))
+        watcher.start()
+        taken = capture(settings)
+        ended.set()
+        watcher.join()
         assert taken.table(database, "public.t").rows == 100000
-        assert set(seen) == {"psql", "pg_dump"}
+        assert set(seen) >= {"psql", "pg_dump"}
         assert all(b"w\\ord" not in text and b"ss:w" not in text for text in seen.values())
-        assert folders
-        assert not any(Path(folder).exists() for folder in folders)
+        folders = {match for text in seen.values() for match in re.findall(rb"PGSERVICEFILE=([^\0]*)", text)}
+        assert len(folders) == 1
+        assert not Path(folders.pop().decode()).exists()
         wrong = refused(replace(settings, password=Secret("wrong")))
         assert "wrong" not in wrong.message.replace("wrong_password", "")
     finally:

@@ -315,7 +315,7 @@ VALUES = (
     "i interval, m money, x xml, j jsonb, a text[], e mood, u uuid, r int4range, txt text)",
     "INSERT INTO things SELECT i, i / 7.0, i / 3.0, i / 9.0, decode(md5(i::text), 'hex'), "
     "'2026-01-15 12:00:00+05:30'::timestamptz + make_interval(hours => i), '2026-01-15'::date + i, "
-    "make_interval(mons => i, days => -i, secs => (i / 3.0)::float8), i::numeric::money, '<a>é</a>', "
+    "make_interval(months => i, days => -i, secs => (i / 3.0)::float8), i::numeric::money, '<a>é</a>', "
     "jsonb_build_object('k', i), ARRAY['a b', NULL, '\"'], 'ok', md5(i::text)::uuid, int4range(i, i + 2), "
     "E'tab\\tnew\\nline\\\\é' FROM generate_series(1, 300) i",
 )

@@ -36,8 +36,9 @@ BIG = "databases/faults/tables/public/big.sql"
 
 
 @pytest.fixture
-def database(shared_postgres: ThrowawayPostgres) -> Iterator[str]:
+def database(shared_postgres: ThrowawayPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A database whose large tables are still being read when the second block of one arrives."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     name = make_database(shared_postgres, "faults", *TABLES)
     yield name
     assert clients() == []
@@ -45,7 +46,7 @@ def database(shared_postgres: ThrowawayPostgres) -> Iterator[str]:
     while sessions(shared_postgres, name):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert list(Path(tempfile.gettempdir()).glob("holdfast-clients-*")) == []
+    assert list(tmp_path.glob("holdfast-clients-*")) == []
 
 
 def failing(
@@ -135,7 +136,9 @@ def test_a_pg_dumpall_that_fails_yields_no_backup(
 
 
 @NEWEST
-@pytest.mark.parametrize("text", ['"$real" "$@" | head -c 300000', "cat >/dev/null & exit 0"], ids=["short", "nothing"])
+@pytest.mark.parametrize(
+    "text", ['"$real" "$@" | dd bs=1000 count=99 status=none', "cat >/dev/null & exit 0"], ids=["short", "nothing"]
+)
 def test_a_psql_that_ends_early_without_a_failure_yields_no_backup(
     shared_postgres: ThrowawayPostgres, database: str, tmp_path: Path, text: str
 ) -> None:

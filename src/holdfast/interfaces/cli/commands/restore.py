@@ -51,6 +51,10 @@ def restore(
         str | None,
         typer.Option("--only", metavar="PART", help="Into a server: database, database.schema or .schema.table."),
     ] = None,
+    into_table: Annotated[
+        str | None,
+        typer.Option("--into-table", metavar="NAME", help="Put the rows of one table into a new one beside it."),
+    ] = None,
     in_place: Annotated[
         bool, typer.Option("--in-place", help="Put it in the place of the live database; that one is kept beside.")
     ] = False,
@@ -73,12 +77,12 @@ def restore(
     from holdfast.application.application import Application
 
     config = call.config()
-    if only is not None or in_place or (into is not None and _URL.match(into)):
+    if only is not None or in_place or into_table is not None or (into is not None and _URL.match(into)):
         if delta or tablespace:
             raise ConfigInvalid(
                 "--delta and --tablespace are for restores into folders", hint="Leave them out for a server."
             )
-        order = ServerWish(source or (), backup, into, only, in_place, plan, yes)
+        order = ServerWish(source or (), backup, into, only, into_table, in_place, plan, yes)
         return restore_into_server(call, config, order, repository)
     target = _folder(into)
     locations = [_location(text) for text in tablespace or ()]

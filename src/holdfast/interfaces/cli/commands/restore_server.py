@@ -30,6 +30,7 @@ class ServerWish:
     backup: str
     into: str | None
     only: str | None
+    into_table: str | None
     in_place: bool
     plan: bool
     yes: bool
@@ -38,6 +39,7 @@ class ServerWish:
 def restore_into_server(call: Call, config: Config, wish: ServerWish, repository: str | None) -> int:
     """Restore one source into a server; return the exit code."""
     from holdfast.application.application import Application
+    from holdfast.application.live import ServerPlace
 
     source = _source(config, wish)
 
@@ -51,7 +53,7 @@ def restore_into_server(call: Call, config: Config, wish: ServerWish, repository
 
     with watching(call, "restoring", [source or config.application], polled=True) as watcher:
         outcome = Application(config, watcher, repository).restore_server(
-            agree, source, wish.backup, wish.into, wish.only, wish.in_place
+            agree, source, wish.backup, ServerPlace(wish.into, wish.only, wish.into_table, wish.in_place)
         )
     if outcome is None:
         return 0
@@ -95,7 +97,10 @@ def _show_plan(call: Call, config: Config, plan: ServerRestorePlan) -> None:
     part = live.selection or live.source_database
     say(clean(f"  part        {part}: {live.tables} tables, {size_text(live.size_bytes)}"))
     say(clean(f"  server      {plan.address}"))
-    say(clean(f"  into        database {live.loaded_as} (new)"))
+    if live.into_table is not None:
+        say(clean(f"  into        table {live.into_table} (new) of database {live.loaded_as}"))
+    else:
+        say(clean(f"  into        database {live.loaded_as} (new)"))
     if live.live is not None:
         say(clean(f"  then        swapped in as {live.live}; the one before is kept as {live.kept_as}"))
     for note in live.notes:
@@ -124,7 +129,9 @@ def _show_outcome(call: Call, outcome: ServerRestoreOutcome) -> None:
     if call.quiet:
         return
     took = seconds_text(outcome.duration_seconds)
-    say(clean(f"{outcome.plan.source}: loaded into database {report.database} of {outcome.plan.address} in {took}"))
+    table = f"table {report.into_table} of " if report.into_table is not None else ""
+    place = f"{table}database {report.database} of {outcome.plan.address}"
+    say(clean(f"{outcome.plan.source}: loaded into {place} in {took}"))
     equal = "equal by digest" if not report.differences else "compared by digest"
     counted = f", {report.tables_counted} tables by count and sample" if report.tables_counted else ""
     rest = f", {report.tables_not_compared} not compared" if report.tables_not_compared else ""
@@ -146,6 +153,7 @@ def plan_document(plan: ServerRestorePlan) -> JsonObject:
         "backup": backup_view(plan.backup),
         "target": plan.address,
         "database": live.loaded_as,
+        "table": live.into_table,
         "replaces": live.live,
         "kept_as": live.kept_as,
         "only": str(live.selection) if live.selection else None,
@@ -164,6 +172,7 @@ def outcome_document(outcome: ServerRestoreOutcome) -> JsonObject:
         "id": outcome.plan.backup.id,
         "target": outcome.plan.address,
         "database": report.database,
+        "table": report.into_table,
         "kept_as": report.kept_as,
         "tables_compared": report.tables_compared,
         "rows_compared": report.rows_compared,

@@ -14,7 +14,7 @@ from holdfast.model.errors import ConfigInvalid, Denied, HoldfastError, Interrup
 from holdfast.sources.port import Captured, CaptureRequest, Entry, Identity, Probe, StreamSink
 from holdfast.sources.postgres.connection import Session, open_sql
 from holdfast.sources.postgres.logical import names
-from holdfast.sources.postgres.logical.catalog import DatabaseFacts, Table, read_facts, read_roles
+from holdfast.sources.postgres.logical.catalog import DatabaseFacts, Table, has_large_objects, read_facts, read_roles
 from holdfast.sources.postgres.logical.children import Child, ClientAccess, run_child
 from holdfast.sources.postgres.logical.names import Selection, dotted, quote_identifier, quote_literal
 from holdfast.sources.postgres.logical.readers import Reader, Tools, open_readers, reading, reading_table
@@ -37,12 +37,16 @@ from holdfast.sources.postgres.logical.witness import (
     to_document,
 )
 from holdfast.sources.postgres.server import KIND, require_same_system, require_supported
-from holdfast.sources.postgres.settings import PostgresSettings
+from holdfast.sources.postgres.settings import PostgresSettings, parse_dsn
 
 POOLER_HINT = (
     "A pooler (PgBouncer or the like) stands between: a snapshot is shared by several connections, which it cannot "
     "keep together. Name the host and port of PostgreSQL itself."
 )
+
+
+UNLOGGED = "unlogged, on a standby"
+NO_IDENTIFIER = "the role may not ask for the system identifier (pg_control_system): {} is taken for the same server"
 
 
 def _utc_now() -> datetime:
@@ -51,13 +55,17 @@ def _utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class LogicalServer:
-    """A server as a logical capture sees it. ``system_identifier`` is empty where the role may not ask for it."""
+    """A server as a logical capture sees it. ``system_identifier`` is empty where the role may not ask for it.
+
+    ``address`` is then what tells it from others: the one that the operator wrote, which outlives a failover.
+    """
 
     version_num: int
     version: str
     system_identifier: str
     in_recovery: bool
     sees_passwords: bool
+    address: str
 
     @property
     def major(self) -> int:
@@ -66,8 +74,9 @@ class LogicalServer:
 
     @property
     def identity(self) -> Identity:
-        """The same facts as a physical backup's."""
-        return Identity(KIND, (("system_identifier", self.system_identifier), ("major_version", str(self.major))))
+        """The same facts as a physical backup's, where the server tells them."""
+        which = ("system_identifier", self.system_identifier) if self.system_identifier else ("address", self.address)
+        return Identity(KIND, (which, ("major_version", str(self.major))))
 
 
 @dataclass(slots=True)
@@ -93,9 +102,8 @@ class _Work:
 
 @dataclass(frozen=True, slots=True)
 class _Joined:
-    """Everybody who reads one snapshot, each with its locks, and what is in it."""
+    """Everybody who reads one snapshot, each with its locks."""
 
-    facts: DatabaseFacts
     readers: tuple[Reader, ...]
     schema: Child
     large_objects: Child | None
@@ -147,7 +155,7 @@ class LogicalSource:
             session.stop_requested = request.stop_requested
             require_direct(session)
             require_supported(session.server_version)
-            server = read_logical_server(session)
+            server = read_logical_server(session, self._settings)
             require_same_system(self._name, request.expected, server.identity)
             databases = self._databases(session)
             roles = read_roles(session)
@@ -155,6 +163,8 @@ class LogicalSource:
             sink.expect(_size(session, databases))
             with ClientAccess(session, _password(self._settings)) as access:
                 work = _Work(self._settings, server, programs, access, sink, request.stop_requested)
+                if not server.system_identifier:
+                    work.notices.append(NO_IDENTIFIER.format(server.address))
                 _globals(work, session.query("SELECT pg_catalog.current_database()")[0][0] or "postgres")
                 witnesses = [self._database(work, database) for database in databases]
         witness = Witness(started_at, server.version, roles, tuple(witnesses))
@@ -185,8 +195,8 @@ class LogicalSource:
             snapshot.session.stop_requested = work.stop_requested
             return _join(work, snapshot)
 
-        with hold_snapshot(self._settings, database, join, self._wanted, self._between) as (_, joined):
-            facts = joined.facts
+        with hold_snapshot(self._settings, database, join, self._wanted, self._between) as (snapshot, joined):
+            facts = read_facts(snapshot.session, database, snapshot.tables, snapshot.sequences)
             largest_first = sorted(facts.tables, key=lambda table: -table.size_bytes)
 
             def read(reader: Reader, table: Table) -> TableWitness:
@@ -194,7 +204,7 @@ class LogicalSource:
 
             # The schema's stream is this thread's; the tables' run beside it in the same snapshot.
             with reading(joined.readers, largest_first, read, work.failed) as results:
-                _schema(work, joined)
+                _schema(work, facts, joined)
                 tables = results()
         return _witness(facts, tables)
 
@@ -205,6 +215,11 @@ class LogicalSource:
         if partial:
             work.notices.append(
                 f"{len(partial)} large tables are only counted and sampled in the witness, first {partial[0]}"
+            )
+        unread = [table.title for table in tables if table.reason == UNLOGGED]
+        if unread:
+            work.notices.append(
+                f"{len(unread)} unlogged tables cannot be read on a standby and come back empty, first {unread[0]}"
             )
         listed: list[JsonValue] = [database.name for database in witness.databases]
         return Captured(
@@ -232,12 +247,13 @@ def require_direct(session: Session) -> None:
         raise SourceFailed("the server that answers is not the one that greeted us", hint=POOLER_HINT)
 
 
-def read_logical_server(session: Session) -> LogicalServer:
+def read_logical_server(session: Session, settings: PostgresSettings) -> LogicalServer:
     """Ask what a logical capture must know of a server."""
     try:
         identifier = session.query("SELECT system_identifier FROM pg_catalog.pg_control_system()")[0][0] or ""
     except (Denied, SourceFailed):
         identifier = ""
+    where = session.resolved() | parse_dsn(settings.dsn)
     sees = session.query("SELECT pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'SELECT')")[0][0] == "t"
     return LogicalServer(
         session.server_version,
@@ -245,6 +261,7 @@ def read_logical_server(session: Session) -> LogicalServer:
         identifier,
         session.query("SELECT pg_catalog.pg_is_in_recovery()")[0][0] == "t",
         sees,
+        f"{where['host']}:{where['port']}",
     )
 
 
@@ -313,14 +330,15 @@ def _join(work: _Work, snapshot: Snapshot) -> Iterator[_Joined]:
             return stack.enter_context(Child(arguments, work.access, doing, work.stopped))
 
         schema = start([*dump, "--schema-only"], f"reading the schema of {database}")
-        facts = read_facts(snapshot.session, database, snapshot.tables, snapshot.sequences)
-        large_objects = start(large, f"reading the large objects of {database}") if facts.large_objects else None
+        large_objects = None
+        if has_large_objects(snapshot.session):
+            large_objects = start(large, f"reading the large objects of {database}")
         count = min(work.settings.jobs, len(snapshot.tables))
         readers = stack.enter_context(open_readers(work.tools, snapshot, count))
         for child in (schema, large_objects):
             if child is not None:
                 _begin(child)
-        yield _Joined(facts, readers, schema, large_objects)
+        yield _Joined(readers, schema, large_objects)
 
 
 def _begin(child: Child) -> None:
@@ -332,9 +350,7 @@ def _begin(child: Child) -> None:
         raise
 
 
-def _schema(work: _Work, joined: _Joined) -> None:
-    facts = joined.facts
-
+def _schema(work: _Work, facts: DatabaseFacts, joined: _Joined) -> None:
     def path(file: str) -> str:
         return names.database_path(facts.name, file)
 
@@ -369,8 +385,7 @@ def _take(work: _Work, child: Child, path: str) -> None:
 
 def _read_table(work: _Work, reader: Reader, facts: DatabaseFacts, table: Table) -> TableWitness:
     if table.is_unlogged and work.server.in_recovery:
-        work.notices.append(f"unlogged table {table.title} cannot be read on a standby and comes back empty")
-        return _table_witness(table, How.NOT_COMPARED, None, "unlogged, on a standby")
+        return _table_witness(table, How.NOT_COMPARED, None, UNLOGGED)
     limit = work.settings.witness_bytes_max
     how = How.COMPARED if limit is None or table.size_bytes <= limit else How.SAMPLED
     counting = Counting(how)

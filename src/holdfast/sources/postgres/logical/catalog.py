@@ -5,7 +5,7 @@ Source: PostgreSQL's documentation, "System Catalogs"; pg_dump's rules for what 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from holdfast.sources.postgres.connection import Row, Session
 from holdfast.sources.postgres.logical.names import dotted, quote_identifier
@@ -15,7 +15,7 @@ SEQUENCES_PER_QUERY = 200
 _SYSTEM = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 
 _TABLES = f"""
-SELECT c.oid, n.nspname, c.relname, c.relpersistence, c.relfilenode, pg_catalog.pg_table_size(c.oid),
+SELECT c.oid, n.nspname, c.relname, c.relpersistence, c.relfilenode,
        coalesce(x.condition, ''), r.oid, r.nspname, r.relname
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN (SELECT u.oid, e.extcondition[u.place] AS condition
@@ -49,7 +49,7 @@ WITH RECURSIVE reads(reader, oid) AS (
      AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid <> r.ev_class AND d.refobjid >= 16384),
   reaches AS (
     SELECT reader, oid FROM reads UNION SELECT e.reader, d.oid FROM reaches e JOIN reads d ON d.reader = e.oid)
-SELECT c.oid, n.nspname, c.relname, pg_catalog.pg_table_size(c.oid), c.relispopulated
+SELECT c.oid, n.nspname, c.relname, c.relispopulated
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'm' AND {_SYSTEM} AND NOT EXISTS (
       SELECT 1 FROM pg_catalog.pg_depend d
@@ -211,13 +211,26 @@ def _columns(session: Session) -> dict[str, list[Column]]:
 
 
 def read_tables(session: Session) -> tuple[Table, ...]:
-    """Return every table whose rows are to be kept, as the session's snapshot sees them, and whether each moved."""
+    """Return every table whose rows are to be kept, as the session's snapshot sees them, without their sizes.
+
+    Waits for no lock.
+    """
     columns = _columns(session)
     return tuple(_table(row, columns) for row in session.query(_TABLES))
 
 
+def with_sizes(session: Session, tables: tuple[Table, ...]) -> tuple[Table, ...]:
+    """Return the tables with their sizes; each must be locked by the session, for asking takes a lock too."""
+    listed = ", ".join(table.oid for table in tables)
+    if not listed:
+        return ()
+    query = f"SELECT oid, pg_catalog.pg_table_size(oid) FROM pg_catalog.pg_class WHERE oid IN ({listed})"
+    sizes = {oid: int(size or 0) for oid, size in session.query(query)}
+    return tuple(replace(table, size_bytes=sizes.get(table.oid, 0)) for table in tables)
+
+
 def _view(row: Row, columns: dict[str, list[Column]]) -> Table:
-    oid, schema, name, size, is_filled = row
+    oid, schema, name, is_filled = row
     return Table(
         oid=_text(oid),
         schema=_text(schema),
@@ -225,14 +238,14 @@ def _view(row: Row, columns: dict[str, list[Column]]) -> Table:
         columns=tuple(columns.get(_text(oid), ())),
         is_unlogged=False,
         file="",
-        size_bytes=int(size or 0),
+        size_bytes=0,
         condition="",
         is_filled=is_filled == "t",
     )
 
 
 def _table(row: Row, columns: dict[str, list[Column]]) -> Table:
-    oid, schema, name, persistence, file, size, condition, root, root_schema, root_name = row
+    oid, schema, name, persistence, file, condition, root, root_schema, root_name = row
     return Table(
         oid=_text(oid),
         schema=_text(schema),
@@ -240,7 +253,7 @@ def _table(row: Row, columns: dict[str, list[Column]]) -> Table:
         columns=tuple(columns.get(_text(root or oid), ())),
         is_unlogged=persistence == "u",
         file=_text(file),
-        size_bytes=int(size or 0),
+        size_bytes=0,
         condition=_text(condition),
         root=(_text(root_schema), _text(root_name)) if root else None,
     )
@@ -301,6 +314,11 @@ def read_sequences(session: Session) -> Sequences:
             schema, name = batch[int(place or 0)]
             found.append(SequenceWitness(schema, name, int(value or 0), is_called == "t"))
     return Sequences(tuple(sorted(found, key=lambda each: (each.schema, each.name))), unread)
+
+
+def has_large_objects(session: Session) -> bool:
+    """Tell whether the database has any large objects."""
+    return session.query("SELECT EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)")[0][0] == "t"
 
 
 def read_roles(session: Session) -> tuple[tuple[str, str], ...]:

@@ -59,6 +59,12 @@ _WORDS: tuple[tuple[str, type[HoldfastError], str], ...] = (
     ),
     (r"password authentication failed|no password supplied", Denied, "Check the password of this source."),
     (
+        r"conflict with recovery",
+        Unavailable,
+        "The standby had to replay what this read would have hidden: raise max_standby_streaming_delay there, or set "
+        "hot_standby_feedback = on, and run this again.",
+    ),
+    (
         r"lock timeout|\b55P03:",
         Unavailable,
         "Another session holds a lock on it; look at pg_locks, and run this again.",
@@ -244,6 +250,9 @@ class Child:
         self._first = self._read()
         if not self._first:
             self.finish()
+            raise SourceFailed(
+                f"{self.doing}: {self._name} wrote nothing", hint="Reinstall PostgreSQL's client programs."
+            )
 
     def take(self) -> Iterator[bytes]:
         """Yield its standard output in blocks until it ends it."""

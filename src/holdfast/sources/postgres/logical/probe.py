@@ -7,31 +7,42 @@ from collections.abc import Iterator
 from holdfast.model.errors import HoldfastError, Interrupted, NotFound
 from holdfast.sources.port import Finding, Probe, Severity
 from holdfast.sources.postgres.connection import Session, open_sql
-from holdfast.sources.postgres.logical.capture import POOLER_HINT, read_logical_server
+from holdfast.sources.postgres.logical.capture import NO_IDENTIFIER, POOLER_HINT, read_logical_server
 from holdfast.sources.postgres.logical.names import quote_identifier
 from holdfast.sources.postgres.logical.tools import clients_for
 from holdfast.sources.postgres.server import MAJOR_FIRST, MAJOR_LAST
 from holdfast.sources.postgres.settings import PostgresSettings
 
 TOPIC = "logical"
+GRANT_LARGE_OBJECTS = (
+    "As a superuser, in database {}: DO $$DECLARE each oid; BEGIN FOR each IN SELECT oid FROM pg_largeobject_metadata "
+    "LOOP EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO {}', each); END LOOP; END$$; (and again for new ones)"
+)
 NAMES_TOLD_MAX = 5
 DATABASES_LOOKED_AT_MAX = 200
 
 _ROLE = """
 SELECT current_user, rolsuper, rolbypassrls, pg_catalog.pg_has_role(current_user, 'pg_read_all_data', 'USAGE'),
-       (SELECT string_agg(name, ', ') FROM pg_catalog.pg_settings
-        WHERE name IN ('rds.extensions', 'cloudsql.iam_authentication', 'azure.extensions'))
+       (SELECT min(known.service) FROM pg_catalog.pg_roles s JOIN (VALUES
+            ('rds_superuser', 'Amazon RDS'), ('cloudsqlsuperuser', 'Google Cloud SQL'), ('alloydbsuperuser', 'AlloyDB'),
+            ('azure_pg_admin', 'Azure Database'), ('neon_superuser', 'Neon'), ('supabase_admin', 'Supabase')
+            ) known(role, service) ON known.role = s.rolname)
 FROM pg_catalog.pg_roles WHERE rolname = current_user"""
 
+# What is locked by pg_dump (a partitioned table too) or read by us; of extensions only what is configuration.
 _UNREADABLE = """
 SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'S') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
+  AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
   AND NOT (pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND
            CASE c.relkind WHEN 'S' THEN pg_catalog.has_sequence_privilege(c.oid, 'SELECT')
                 ELSE pg_catalog.has_table_privilege(c.oid, 'SELECT') OR NOT EXISTS (
                     SELECT 1 FROM pg_catalog.pg_attribute a
                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
                 END)
+  AND (c.oid IN (SELECT unnest(extconfig) FROM pg_catalog.pg_extension) OR NOT EXISTS (
+      SELECT 1 FROM pg_catalog.pg_depend d
+      WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))
 ORDER BY 1"""
 
 _GUARDED = """
@@ -64,7 +75,7 @@ def _look(settings: PostgresSettings, session: Session) -> Probe:
     if session.is_pooled:
         findings.append(Finding(TOPIC, Severity.BROKEN, "a connection pooler stands between", POOLER_HINT))
         return Probe(None, "", None, None, tuple(findings))
-    server = read_logical_server(session)
+    server = read_logical_server(session, settings)
     if not MAJOR_FIRST <= server.major <= MAJOR_LAST:
         message = f"PostgreSQL {server.major} is not supported, only {MAJOR_FIRST} to {MAJOR_LAST}"
         findings.append(Finding(TOPIC, Severity.BROKEN, message, "Upgrade the server, or holdfast."))
@@ -79,8 +90,12 @@ def _look(settings: PostgresSettings, session: Session) -> Probe:
                 "As a superuser: GRANT SELECT ON pg_authid TO the role, or set passwords anew after a restore.",
             )
         )
-    identity = server.identity if server.system_identifier else None
-    return Probe(identity, server.version, None, None, tuple(findings))
+    if not server.system_identifier:
+        role = quote_identifier(session.resolved()["user"])
+        grant = f"GRANT EXECUTE ON FUNCTION pg_control_system() TO {role};"
+        hint = f"As a superuser, in the database it connects to: {grant}"
+        findings.append(Finding(TOPIC, Severity.NOTICE, NO_IDENTIFIER.format(server.address), hint))
+    return Probe(server.identity, server.version, None, None, tuple(findings))
 
 
 def _tools(settings: PostgresSettings, major: int) -> Iterator[Finding]:
@@ -96,7 +111,8 @@ def _role(session: Session, settings: PostgresSettings) -> Iterator[Finding]:
     role, is_super, bypasses, reads_all, managed = session.query(_ROLE)[0]
     name = quote_identifier(role or "")
     if managed:
-        yield Finding(TOPIC, Severity.NOTICE, "a managed service: logical backups are the only ones it allows", "")
+        message = f"{managed}, a managed service: logical backups are the only ones it allows"
+        yield Finding(TOPIC, Severity.NOTICE, message, "Restores go into a database of it, beside or in place.")
     databases = [
         database
         for (database,) in session.query(
@@ -148,7 +164,7 @@ def _database(
             TOPIC,
             Severity.BROKEN,
             f"database {database}: {large} large objects cannot be read (pg_read_all_data does not cover them)",
-            "Give SELECT on each (GRANT SELECT ON LARGE OBJECT ...), or use a superuser for this source.",
+            GRANT_LARGE_OBJECTS.format(database, role.replace("'", "''").replace("%", "%%")),
         )
 
 

@@ -9,20 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from holdfast.model.errors import Denied, HoldfastError, SourceFailed, Unavailable
 from holdfast.sources.postgres.connection import Session, open_sql
-from holdfast.sources.postgres.logical.catalog import Sequences, Table, read_sequences, read_tables
+from holdfast.sources.postgres.logical.catalog import Sequences, Table, read_sequences, read_tables, with_sizes
 from holdfast.sources.postgres.logical.names import quote_identifier, quote_literal
 from holdfast.sources.postgres.settings import PostgresSettings
 
-ATTEMPTS_MAX = 5
+ATTEMPTS_MAX = 30
 LOCK_SECONDS_MAX = 60
 """How long a table that somebody else has locked is waited for."""
-FOLLOW_SECONDS_MAX = 10
-"""How long a session that follows waits for a table: it has to wait only where somebody else queued up between."""
+FOLLOW_SECONDS_MAX = 1
+"""How long a session that follows waits for a table: it has to only where somebody queued up between, behind us."""
 TABLES_PER_LOCK = 500
 NO_CONVERSION = "SQL_ASCII"
 
@@ -54,7 +54,10 @@ def pinned(server_version: int, encoding: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """An exported snapshot, held open by ``session``, and the tables it sees, each locked against being rewritten."""
+    """An exported snapshot, held open by ``session``, and the tables it sees, each locked against being rewritten.
+
+    Sizes and sequences are known once everybody has joined.
+    """
 
     id: str
     session: Session
@@ -104,8 +107,11 @@ def hold_snapshot(
         for _ in range(ATTEMPTS_MAX):
             with ExitStack() as followers:
                 try:
-                    snapshot = _take(settings, session, database, wanted, between)
+                    snapshot = _take(session, database, encoding, wanted, between)
+                    # First everybody's locks, then all questions: the less time, the fewer can queue up between.
                     joined = followers.enter_context(join(snapshot))
+                    _require_unmoved(settings, snapshot)
+                    snapshot = _completed(snapshot)
                 except TableMovedError as error:
                     moved = str(error)
                 else:
@@ -120,9 +126,9 @@ def hold_snapshot(
 
 
 def _take(
-    settings: PostgresSettings,
     session: Session,
     database: str,
+    encoding: str,
     wanted: Callable[[Table], bool],
     between: Callable[[], None],
 ) -> Snapshot:
@@ -132,22 +138,38 @@ def _take(
         raise SourceFailed("the server exported no snapshot", hint="Is there a proxy in between? Connect directly.")
     between()
     tables = tuple(table for table in read_tables(session) if wanted(table))
-    session.query(f"SET LOCAL lock_timeout = '{LOCK_SECONDS_MAX}s'")
-    _lock(session, tables)
     try:
-        sequences = read_sequences(session)
+        session.query(f"SET LOCAL lock_timeout = '{LOCK_SECONDS_MAX}s'")
+        for statement in _lock_statements(tables):
+            session.query(statement, seconds_max=LOCK_SECONDS_MAX * (TABLES_PER_LOCK + 1.0))
     except HoldfastError as error:
-        raise _or_moved(error) from error
-    session.query("SET LOCAL lock_timeout = 0")
-    encoding = session.show("server_encoding") or "UTF8"
-    # A snapshot sees the catalogs as they were; a session outside it sees them as they are, and now they stay.
-    with open_sql(settings, database) as outside:
-        outside.query(pinned(outside.server_version, encoding))
+        raise _translated(session, error) from error
+    return Snapshot(identifier, session, database, encoding, tables, Sequences((), ()))
+
+
+def _require_unmoved(settings: PostgresSettings, snapshot: Snapshot) -> None:
+    """Raise ``TableMovedError`` where a table is not what the snapshot sees.
+
+    A snapshot sees the catalogs as they were; a session outside it sees them as they are, and since the locks so they
+    stay.
+    """
+    with open_sql(settings, snapshot.database) as outside:
+        outside.query(pinned(outside.server_version, snapshot.encoding))
         now = {table.oid: _shape(table) for table in read_tables(outside)}
-    for table in tables:
+    for table in snapshot.tables:
         if now.get(table.oid) != _shape(table):
             raise TableMovedError(f"table {table.title} was truncated, rewritten or altered")
-    return Snapshot(identifier, session, database, encoding, tables, sequences)
+
+
+def _completed(snapshot: Snapshot) -> Snapshot:
+    session = snapshot.session
+    try:
+        sequences = read_sequences(session)
+        tables = with_sizes(session, snapshot.tables)
+        session.query("SET LOCAL lock_timeout = 0")
+    except HoldfastError as error:
+        raise _translated(session, error) from error
+    return replace(snapshot, tables=tables, sequences=sequences)
 
 
 def _shape(table: Table) -> tuple[object, ...]:
@@ -160,30 +182,20 @@ def _lock_statements(tables: tuple[Table, ...]) -> Iterator[str]:
         yield f"LOCK TABLE {names} IN ACCESS SHARE MODE"
 
 
-def _lock(session: Session, tables: tuple[Table, ...]) -> None:
-    for statement in _lock_statements(tables):
-        try:
-            session.query(statement, seconds_max=LOCK_SECONDS_MAX * (TABLES_PER_LOCK + 1.0))
-        except Denied as error:
-            raise _denied(session, error) from error
-        except HoldfastError as error:
-            if "(55P03)" in error.message:
-                raise Unavailable(
-                    f"a table is locked by somebody else for more than {LOCK_SECONDS_MAX} s: {error.message}",
-                    hint="Look at pg_locks for an ACCESS EXCLUSIVE lock (ALTER, VACUUM FULL, TRUNCATE), and run this "
-                    "again when it is gone.",
-                ) from error
-            raise _or_moved(error) from error
-
-
-def _or_moved(error: HoldfastError) -> Exception:
-    """Return what it is: a name that is gone was dropped or renamed after the snapshot; a deadlock is as passing."""
-    return TableMovedError(error.message) if re.search(r"\((42P01|3F000|40P01)\)", error.message) else error
-
-
-def _denied(session: Session, error: Denied) -> Denied:
-    return Denied(
-        error.message,
-        hint="The role must be able to read every table: as a superuser, GRANT pg_read_all_data TO "
-        f"{quote_identifier(session.resolved()['user'])}; `holdfast doctor` names the tables it cannot read.",
-    )
+def _translated(session: Session, error: HoldfastError) -> Exception:
+    """Return what it means that a table or a sequence could not be locked."""
+    if re.search(r"\((42P01|3F000|40P01)\)", error.message):  # Dropped or renamed since the snapshot, or a deadlock.
+        return TableMovedError(error.message)
+    if isinstance(error, Denied):
+        return Denied(
+            error.message,
+            hint="The role must be able to read every table: as a superuser, GRANT pg_read_all_data TO "
+            f"{quote_identifier(session.resolved()['user'])}; `holdfast doctor` names the tables it cannot read.",
+        )
+    if "(55P03)" in error.message:
+        return Unavailable(
+            f"a table is locked by somebody else for more than {LOCK_SECONDS_MAX} s: {error.message}",
+            hint="Look at pg_locks for an ACCESS EXCLUSIVE lock (ALTER, VACUUM FULL, TRUNCATE), and run this "
+            "again when it is gone.",
+        )
+    return error
