@@ -15,7 +15,7 @@ from holdfast.config.settings import Config, RepositoryConfig
 from holdfast.model.errors import HoldfastError
 from holdfast.repository.format.names import RepositoryId
 from holdfast.repository.repository import open_repository, read_identity
-from holdfast.sources.kinds import CAPTURED_KINDS
+from holdfast.sources.kinds import CAPTURED_KINDS, PHYSICAL
 from holdfast.sources.port import Finding, Severity
 from holdfast.storage.clock import measure_clock
 from holdfast.storage.port import Store
@@ -151,11 +151,13 @@ def _look_at_source(config: Config, name: str, kind: str) -> TopicFindings:
         return TopicFindings(
             subject, (Finding("kind", Severity.WARNING, message, "Protect it by other means as yet."),)
         )
-    try:
-        probe = bootstrap.source_of(config, name).probe()
-    except HoldfastError as error:
-        return TopicFindings(subject, (_broken("connection", error),))
-    return TopicFindings(subject, probe.findings)
+    findings: list[Finding] = []
+    for form in config.source(name).captures or (PHYSICAL.form,):
+        try:
+            findings += bootstrap.source_of(config, name, form).probe().findings
+        except HoldfastError as error:
+            findings.append(_broken("connection", error))
+    return TopicFindings(subject, tuple(findings))
 
 
 def _tried(topic: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:

@@ -77,6 +77,12 @@ def test_both_forms_are_taken_and_listed(shop: Shop) -> None:
     assert shop.program.done("check", "--read-data").code == 0
 
 
+def test_doctor_looks_at_what_a_logical_backup_needs(shop: Shop) -> None:
+    told = shop.program.run("doctor").out
+    assert "client programs of PostgreSQL 15" in told
+    assert "can read every table of" in told
+
+
 def test_cat_gives_a_script_that_psql_loads(shop: Shop) -> None:
     script = shop.program.done("cat", f"{shop.logical}:databases/shop/tables/public/customers.sql").out
     execute(shop.server, "CREATE DATABASE by_hand")
