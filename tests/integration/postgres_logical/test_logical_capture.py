@@ -29,7 +29,7 @@ from holdfast.sources.postgres.logical import capture as capture_module
 from holdfast.sources.postgres.logical import snapshot as snapshot_module
 from holdfast.sources.postgres.logical.names import Selection, database_path, table_path
 from holdfast.sources.postgres.logical.readers import Reader, Tools
-from holdfast.sources.postgres.logical.snapshot import ATTEMPTS_MAX, Snapshot
+from holdfast.sources.postgres.logical.snapshot import Snapshot
 from holdfast.sources.postgres.logical.witness import How, compare
 from holdfast.sources.postgres.server import read_server
 
@@ -237,7 +237,10 @@ def test_rows_written_after_the_snapshot_are_not_in_it(shared_postgres: Throwawa
 
 
 @NEWEST
-def test_tables_that_always_change_end_the_attempts(shared_postgres: ThrowawayPostgres) -> None:
+def test_tables_that_always_change_end_the_attempts(
+    shared_postgres: ThrowawayPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot_module, "ATTEMPTS_MAX", 3)
     database = make_database(shared_postgres, "always", *SHOP)
     calls: list[int] = []
 
@@ -248,7 +251,7 @@ def test_tables_that_always_change_end_the_attempts(shared_postgres: ThrowawayPo
     sink = MemorySink()
     with pytest.raises(Unavailable, match=r"database always: .*table public.orders was truncated"):
         capture(settings_of(shared_postgres, database), between=hook, sink=sink)
-    assert len(calls) == ATTEMPTS_MAX
+    assert len(calls) == 3
     assert list(sink.files) == ["globals.sql"]
 
 
@@ -294,7 +297,7 @@ def test_a_change_that_queues_up_between_the_locks_leads_to_a_new_snapshot(
     monkeypatch.setattr(capture_module, "open_readers", late)
     taken = capture(settings_of(shared_postgres, database))
     waiting.join(20)
-    assert len(calls) == 2
+    assert len(calls) >= 2  # Once more where the second snapshot was older than the end of the change.
     assert [column.name for column in taken.table(database, "public.orders").columns] == ["id", "note", "more"]
 
 

@@ -70,7 +70,7 @@ def load(
         chance = random.Random(place)
         try:
             with psycopg.connect(server.connection_string(database), autocommit=True) as connection:
-                while not ended.wait(0.002 if place == 0 else 0.05):
+                while not ended.wait(0.002 if place == 0 else 0.2):
                     works[place](connection, chance)
                     done[place] += 1
         except Exception as error:  # noqa: BLE001 told by the test

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from xxhash import xxh3_128_intdigest
+from xxhash import xxh3_128, xxh3_128_intdigest
 
 from holdfast.sources.postgres.logical.digest import TableDigest
 from holdfast.sources.postgres.logical.rows import Counting
@@ -68,3 +70,22 @@ def test_a_sample_is_the_same_rows_in_any_blocks(keys: list[int], cuts: list[int
     assert counting.is_complete
     assert counting.rows == len(lines)
     assert counting.digest == digest_of(sampled, []).hexdigest()
+
+
+@pytest.mark.parametrize("how", [How.COMPARED, How.SAMPLED])
+def test_a_row_far_longer_than_a_block_is_not_kept(how: How) -> None:
+    counting = Counting(how)
+    block = b"x" * (1 << 20)
+    whole = xxh3_128(b"100\t")
+    tracemalloc.start()
+    try:
+        counting.feed(b"100\t")
+        for _ in range(64):
+            counting.feed(block)
+            whole.update(block)
+        counting.feed(b"\n")
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 8 << 20
+    assert (counting.rows, counting.digest, counting.is_complete) == (1, whole.hexdigest(), True)

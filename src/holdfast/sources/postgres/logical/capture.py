@@ -110,7 +110,8 @@ class _Joined:
 
 
 _CHANGED = re.compile(
-    r"lock timeout|cache lookup failed|could not open relation|does not exist|returned no (data|rows)|was concurrently",
+    r"(lock|statement) timeout|cache lookup failed|could not open relation|does not exist|returned no (data|rows)|"
+    r"was concurrently",
     re.IGNORECASE,
 )
 """What pg_dump says where something it saw in the snapshot's catalogs was locked or dropped meanwhile."""
