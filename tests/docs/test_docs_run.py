@@ -51,6 +51,17 @@ def _with_backup(stage: Stage) -> None:
     stage.run_before("holdfast backup --quiet")
 
 
+def _with_logical_backup(stage: Stage) -> None:
+    _with_configuration(stage)
+    execute(stage.server, "GRANT pg_read_all_data TO holdfast")
+    place = stage.folder / "etc/holdfast/holdfast.yaml"
+    written = place.read_text(encoding="utf-8")
+    captured = written.replace("kind: postgres,", "kind: postgres, capture: [physical, logical],")
+    assert captured != written
+    place.write_text(captured, encoding="utf-8")
+    stage.run_before("holdfast backup --quiet")
+
+
 def _with_tablespace(stage: Stage) -> None:
     place = stage.folder / "srv/fast"
     make_private_folder(place, server_account())
@@ -71,6 +82,7 @@ def _with_disaster(stage: Stage) -> None:
 
 BEFORE: dict[str, Callable[[Stage], None]] = {
     "docs/guide/getting-started.md": lambda stage: None,
+    "docs/guide/logical.md": _with_logical_backup,
     "docs/guide/postgresql.md": _with_tablespace,
     "docs/guide/repositories.md": _with_backup,
     "docs/runbooks/restore.md": _with_disaster,

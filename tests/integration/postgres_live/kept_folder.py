@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.integration.postgres.nasty.kept import PIECE_BYTES, KeptSink
+from tests.integration.postgres_nasty.kept import PIECE_BYTES, KeptSink
 
 from holdfast.sources.port import CaptureRequest, Entry, StoredEntry, Tier
 from holdfast.sources.postgres.logical.capture import LogicalSource

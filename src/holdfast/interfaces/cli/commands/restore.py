@@ -69,7 +69,7 @@ def restore(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before anything that is there is replaced.")] = False,
     repository: RepositoryOption = None,
 ) -> int:
-    """Bring backups back, into folders that servers start from, or into a running server.
+    """Bring backups back, into folders or into a running server.
 
     Without names every source is restored, each into a folder of its own beside the live system. With --only,
     --in-place or a URL a database or a part of it is loaded into a server and compared with what it was.

@@ -17,7 +17,7 @@ from difflib import unified_diff
 from itertools import islice
 from pathlib import Path
 
-from tests.integration.postgres.nasty.queries import (
+from tests.integration.postgres_nasty.queries import (
     DATABASE_QUERY,
     GLOBAL_QUERIES,
     LARGE_OBJECTS_QUERY,

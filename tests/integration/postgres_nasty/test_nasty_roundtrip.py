@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.integration.postgres.nasty import harness
-from tests.integration.postgres.nasty.conftest import Built, NastyServers
-from tests.integration.postgres.nasty.harness import Pair
-from tests.integration.postgres.nasty.kept import KeptContent
-from tests.integration.postgres.nasty.test_nasty_files import settings_of, take, without_versions
+from tests.integration.postgres_nasty import harness
+from tests.integration.postgres_nasty.conftest import Built, NastyServers
+from tests.integration.postgres_nasty.harness import Pair
+from tests.integration.postgres_nasty.kept import KeptContent
+from tests.integration.postgres_nasty.test_nasty_files import settings_of, take, without_versions
 
 from holdfast.sandbox import ThrowawayPostgres
 from holdfast.sources.postgres.logical.refill import LiveReport, PostgresServerRefill, ServerTarget

@@ -15,8 +15,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.conftest import StartPostgres
-from tests.integration.postgres import live
-from tests.integration.postgres.live import FolderContent, databases, execute, restore, rows, take, target, value
+from tests.integration.postgres_live import live
+from tests.integration.postgres_live.live import FolderContent, databases, execute, restore, rows, take, target, value
 from tests.servers import PostgresServers, installed, quick_settings
 
 from holdfast.model.errors import (

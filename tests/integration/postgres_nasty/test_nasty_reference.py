@@ -6,9 +6,9 @@ import re
 from dataclasses import replace
 
 import pytest
-from tests.integration.postgres.nasty import harness
-from tests.integration.postgres.nasty.conftest import NastyServers
-from tests.integration.postgres.nasty.harness import Facts, Pair
+from tests.integration.postgres_nasty import harness
+from tests.integration.postgres_nasty.conftest import NastyServers
+from tests.integration.postgres_nasty.harness import Facts, Pair
 
 KINDS_MIN = 40
 TABLES_MIN = 190

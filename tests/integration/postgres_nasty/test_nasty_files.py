@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from tests.integration.postgres.nasty import harness
-from tests.integration.postgres.nasty.conftest import Built, NastyServers
-from tests.integration.postgres.nasty.harness import Facts, Pair
-from tests.integration.postgres.nasty.kept import KeptSink, paths_that_do_not_fit
+from tests.integration.postgres_nasty import harness
+from tests.integration.postgres_nasty.conftest import Built, NastyServers
+from tests.integration.postgres_nasty.harness import Facts, Pair
+from tests.integration.postgres_nasty.kept import KeptSink, paths_that_do_not_fit
 from tests.servers import installed
 
 from holdfast.sandbox import ThrowawayPostgres

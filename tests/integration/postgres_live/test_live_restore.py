@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import StartPostgres
-from tests.integration.postgres import live
-from tests.integration.postgres.live import FolderContent, execute, restore, rows, take, target, value
+from tests.integration.postgres_live import live
+from tests.integration.postgres_live.live import FolderContent, execute, restore, rows, take, target, value
 from tests.servers import PostgresServers
 
 from holdfast.model.errors import ConfigInvalid

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from tests.integration.postgres.nasty import harness
-from tests.integration.postgres.nasty.harness import Facts, Pair
+from tests.integration.postgres_nasty import harness
+from tests.integration.postgres_nasty.harness import Facts, Pair
 from tests.servers import PostgresServers, quick_settings
 
 from holdfast.sandbox import PostgresPrograms, ThrowawayPostgres

@@ -13,8 +13,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.conftest import StartPostgres
-from tests.integration.postgres import live
-from tests.integration.postgres.live import FolderContent, databases, execute, restore, rows, take, target, value
+from tests.integration.postgres_live import live
+from tests.integration.postgres_live.live import FolderContent, databases, execute, restore, rows, take, target, value
 from tests.servers import PostgresServers, installed, quick_settings
 
 from holdfast.model.errors import Conflict, Denied, Interrupted
@@ -109,7 +109,7 @@ def restore_and_die(server: ThrowawayPostgres, content: FolderContent, step: str
     folder = installed(server.programs.major).folder
     arguments = [str(content.folder), server.connection_string(), "shop", "yes", step]
     return subprocess.run(
-        [sys.executable, "-m", "tests.integration.postgres.live", *arguments],
+        [sys.executable, "-m", "tests.integration.postgres_live.live", *arguments],
         env={**os.environ, "HOLDFAST_POSTGRES_BIN": str(folder), "PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"},
         cwd=ROOT,
         timeout=RESTORE_SECONDS_MAX,

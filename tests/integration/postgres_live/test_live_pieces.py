@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.integration.postgres import live
-from tests.integration.postgres.live import FolderContent, databases, execute, restore, rows, take, target, value
+from tests.integration.postgres_live import live
+from tests.integration.postgres_live.live import FolderContent, databases, execute, restore, rows, take, target, value
 from tests.servers import PostgresServers
 
 from holdfast.model.errors import ConfigInvalid, Conflict, SourceFailed
