@@ -149,6 +149,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="holdfast-index-scale-", dir=os.environ.get("TMPDIR")) as folder:
         begun = time.perf_counter()
         make(Path(folder), rows)
+        os.sync()  # what is still on its way to the disk is not part of a look-up
         print(f"made in {time.perf_counter() - begun:.0f} s", file=sys.stderr)
         command = [sys.executable, "-m", "benchmarks.index_scale", "--measure", folder, str(rows)]
         subprocess.run(command, check=True)

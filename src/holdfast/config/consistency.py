@@ -88,6 +88,12 @@ def _tls(at: Location, tls: TlsSection | None) -> _Found:
 def _postgres(at: Location, section: PostgresSection) -> _Found:
     if len(set(section.capture)) != len(section.capture):
         yield (*at, "capture"), "names the same twice; write each once"
+    if section.logical is not None:
+        named = section.logical.databases or []
+        if "logical" not in section.capture:
+            yield (*at, "logical"), "is of no use; write capture: [physical, logical]"
+        if len(set(named)) != len(named):
+            yield (*at, "logical", "databases"), "names the same twice; write each once"
     low, high = MAX_RATE_KIB_RANGE
     if section.max_rate is not None and not low <= section.max_rate // 1024 <= high:
         yield (*at, "max_rate"), f"is out of what PostgreSQL accepts; write {low}KiB/s to {high}KiB/s"

@@ -20,7 +20,7 @@ from holdfast.config.addresses import (
 )
 from holdfast.config.problems import did_you_mean, sentence_of
 from holdfast.config.secret_references import SecretReference, read_reference
-from holdfast.model.durations import parse_duration, parse_rate, shown
+from holdfast.model.durations import parse_duration, parse_rate, parse_size, shown
 from holdfast.model.errors import ConfigInvalid
 from holdfast.model.schedules import SCHEDULE_HINT, Schedule, parse_schedule
 from holdfast.model.secrets import Secret
@@ -168,6 +168,11 @@ Rate = Annotated[
     WithJsonSchema(
         {"type": "string", "pattern": r"^\d+ ?([KMGT]i?)?B/s$", "examples": ["50MiB/s"], "$comment": "rate"}
     ),
+]
+Size = Annotated[
+    int,
+    PlainValidator(_explained(parse_size, "a size has a unit: 500MiB, 20GiB")),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+ ?([KMGT]i?)?B$", "examples": ["20GiB"], "$comment": "size"}),
 ]
 ScheduleText = Annotated[
     Schedule,

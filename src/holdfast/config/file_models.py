@@ -21,8 +21,10 @@ from holdfast.config.fields import (
     ScheduleText,
     SearchAddress,
     SecretField,
+    Size,
     Zone,
 )
+from holdfast.sources.postgres.settings import JOBS_MAX
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -146,6 +148,19 @@ class _SourceSection(_Section):
     """What differs from the policy of the application."""
 
 
+class LogicalSection(_Section):
+    """Logical backups of a PostgreSQL source; what is left out keeps its default."""
+
+    databases: Annotated[list[Text], Field(min_length=1)] | None = None
+    """The databases to back up; all without it."""
+    jobs: Annotated[int, Field(ge=1, le=JOBS_MAX)] = 2
+    """How many tables are read at a time."""
+    programs: Text | None = None
+    """Folder of `pg_dump`, `pg_restore`, `pg_dumpall` and `psql`; else the usual places and `PATH` are looked through."""
+    digest_max: Size | None = None
+    """Tables larger than this are only counted and sampled for the witness; all are digested without it."""
+
+
 class PostgresSection(_SourceSection):
     """A PostgreSQL cluster, 15 to 18, reached over the network."""
 
@@ -163,6 +178,8 @@ class PostgresSection(_SourceSection):
     """Make the checkpoint before a backup at once, or spread it to spare the server."""
     max_rate: Rate | None = None
     """The most that the server sends; no limit without it."""
+    logical: LogicalSection | None = None
+    """What logical backups hold and how they are made."""
 
 
 class RedisSection(_SourceSection):

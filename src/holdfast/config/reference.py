@@ -25,6 +25,7 @@ with its line; `holdfast config schema` prints a JSON Schema for editors. This p
 |---|---|
 | duration | `30d`, `15m`, `1h30m`, `5s`, `2w`, `500ms`: whole numbers with units, largest first |
 | rate | `64KiB/s`, `50MiB/s`, `100MB/s` |
+| size | `500MiB`, `20GiB` |
 | schedule | `hourly`, `daily`, `weekly`, `monthly`, `never`, or five cron fields: `"30 2 * * *"` |
 | name | a-z, 0-9, `-` and `_`, beginning with a letter or digit, at most 48 |
 | secret | `{env: NAME}`, `{file: PATH}`, `{command: [PROGRAM, ARGUMENT]}`; `{clear: TEXT}` if you insist |

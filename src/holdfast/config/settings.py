@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
-from holdfast.config.file_models import FileSection, PostgresSection
+from holdfast.config.file_models import FileSection, LogicalSection, PostgresSection
 from holdfast.config.problems import did_you_mean
 from holdfast.config.secret_references import SecretReference, fetch_secret, secret_path
 from holdfast.model.errors import ConfigInvalid
@@ -106,7 +106,7 @@ class Config:
                 f"source {name} is of kind {source.kind}, which this release cannot back up yet",
                 hint="Name the sources to work on, or wait for a release that knows this kind; the file is fine.",
             )
-        tls = section.tls
+        tls, logical = section.tls, section.logical or LogicalSection()
         return PostgresSettings(
             dsn=section.dsn,
             password=self._secret(section.password, f"the password of source {name}"),
@@ -115,6 +115,10 @@ class Config:
             tls_root_certificate=self._path(tls.ca) if tls else None,
             tls_certificate=self._path(tls.cert) if tls else None,
             tls_key=self._path(tls.key) if tls else None,
+            databases=tuple(logical.databases or ()),
+            jobs=logical.jobs,
+            programs=self._path(logical.programs),
+            witness_bytes_max=logical.digest_max,
         )
 
     def passphrase(self) -> Secret | None:

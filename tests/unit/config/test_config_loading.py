@@ -86,6 +86,8 @@ sources:
     tls: {ca: tls/ca.pem, cert: /tls/cert.pem, key: ~/key.pem}
     checkpoint: spread
     max_rate: 64MiB/s
+    capture: [logical]
+    logical: {databases: [shop, "odd name"], jobs: 3, programs: /opt/postgres/bin, digest_max: 20GiB}
 """),
         {"ORDERS_PASSWORD": "hunter2", "HOME": "/home/backup"},
     )
@@ -94,6 +96,9 @@ sources:
     assert settings.password == Secret("hunter2")
     assert settings.checkpoint is Checkpoint.SPREAD
     assert settings.max_rate_kib == 64 * 1024
+    assert settings.databases == ("shop", "odd name")
+    assert (settings.jobs, settings.programs) == (3, Path("/opt/postgres/bin"))
+    assert settings.witness_bytes_max == 20 << 30
     assert settings.tls_root_certificate == Path("/etc/holdfast/tls/ca.pem")
     assert settings.tls_certificate == Path("/tls/cert.pem")
     assert settings.tls_key == Path("/home/backup/key.pem")

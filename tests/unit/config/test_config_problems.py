@@ -47,6 +47,16 @@ LINE = 4  # the first line below the smallest configuration
         ("sources: {orders: {kind: postgres, capture: []}}", ["capture:", "is empty"]),
         ("sources: {orders: {kind: postgres, capture: [logical, logical]}}", ["capture:", "the same twice"]),
         ("sources: {orders: {kind: postgres, max_rate: 10MiB}}", ["max_rate:", '"10MiB" is not a rate', "64KiB/s"]),
+        (
+            "sources: {orders: {kind: postgres, capture: [logical], logical: {digest_max: 5 gigs}}}",
+            ["digest_max:", '"5 gigs" is not a size'],
+        ),
+        ("sources: {orders: {kind: postgres, logical: {jobs: 2}}}", ["logical:", "write capture:"]),
+        (
+            "sources: {orders: {kind: postgres, capture: [logical], logical: {databases: [a, a]}}}",
+            ["databases:", "the same twice"],
+        ),
+        ("sources: {orders: {kind: postgres, capture: [logical], logical: {jobs: 9}}}", ["jobs:", "9"]),
         ("sources: {orders: {kind: postgres, max_rate: 1KiB/s}}", ["max_rate:", "32KiB/s to 1048576KiB/s"]),
         ("sources: {orders: {kind: postgres, tls: {cert: a.pem}}}", ["tls.cert:", "write key beside it"]),
         ("sources: {cache: {kind: redis}}", ["sources.cache.url:", "is missing", "write the address"]),

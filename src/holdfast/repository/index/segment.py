@@ -42,7 +42,7 @@ from holdfast.repository.index.rows import (
 )
 
 IDS_PER_FRAME = 131072
-ROWS_PER_FRAME = 102
+ROWS_PER_FRAME = 51
 PACKS_PER_FRAME = 20000
 RESIDENT_ROWS_MAX = 1_500_000
 """Rows up to this number (60 MB) are kept in memory; larger segments are read where they lie."""
@@ -238,9 +238,12 @@ class Segment:
         if not len(self.high) or not len(ids):
             return np.zeros(0, np.intp), np.zeros(0, ROW)
         high, low, rest = split_ids(ids)
-        at = np.searchsorted(self.high, high)
-        places = np.flatnonzero(self.high[np.minimum(at, len(self.high) - 1)] == high)
-        at = at[places]
+        # In order, so that one search goes on where the last one ended: of 80 million a third of the time.
+        order = np.argsort(high)
+        ordered = high[order]
+        at = np.searchsorted(self.high, ordered)
+        known = self.high[np.minimum(at, len(self.high) - 1)] == ordered
+        places, at = order[known], at[known]
         found_places: list[Places] = []
         found_rows: list[Rows] = []
         # Equal first 64 bits are rare but prove nothing: rows that fail are followed by the next with the same bits.
