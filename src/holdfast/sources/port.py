@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from holdfast.model.documents import JsonObject
+from holdfast.model.logs import Generation, Sample, Stretch
 
 Data = bytes | bytearray | memoryview
 Inspect = Callable[[memoryview, int], None]
@@ -255,4 +256,101 @@ class FolderRefill(Protocol):
         self, target: FolderTarget, details: JsonObject, entries: Sequence[StoredEntry], read: Callable[[int], bytes]
     ) -> FolderPlan:
         """Decide, purely, where everything goes; ``read`` gives the content of a small entry by its index."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LogEnd:
+    """Where the stored log ends: the end of the last generation's last stretch, and the last bytes before it."""
+
+    generation: Generation
+    position: int
+    tail: bytes
+
+
+class LogSink(Protocol):
+    """Where a follower puts the log that it reads. Used by one thread; storing happens on others."""
+
+    def stored(self) -> LogEnd | None:
+        """Return where the stored log ends, as a listing tells and nothing else; None where there is none."""
+        ...
+
+    def generations(self) -> Sequence[Generation]:
+        """Return every generation that is stored, parents before children."""
+        ...
+
+    def begin(self, generation: Generation) -> None:
+        """Store a generation, durably, and append to it from now on; the same again is fine.
+
+        Raises ``Conflict`` where its id is taken by one that differs.
+        """
+        ...
+
+    def append(self, position: int, data: Data) -> None:
+        """Take bytes (they are copied). Beyond the end so far they leave a gap. Never waits; look at ``has_room``.
+
+        Raises the first error of storing, and ``IntegrityBroken`` where bytes differ from stored ones.
+        """
+        ...
+
+    def sample(self, sample: Sample) -> None:
+        """Take that the server's log ended at a position at a moment; it counts once all before it is durable."""
+        ...
+
+    def tell_gap(self, reason: str) -> None:
+        """Say why the bytes before the next ``append`` are missing."""
+        ...
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be appended now; the follower stops reading while it may not."""
+        ...
+
+    @property
+    def durable(self) -> int:
+        """The end of what is stored without a hole since ``begin``: nothing beyond it may be acknowledged."""
+        ...
+
+    def hurry(self, waiting: bool) -> None:
+        """Say that commits wait for us: store at once what is there, not only when it is old or large enough."""
+        ...
+
+    def when_durable(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called, from any thread, whenever ``durable`` moved or storing failed."""
+        ...
+
+    def flush(self, seconds_max: float) -> bool:
+        """Store all that was appended and wait for it; False where it took longer."""
+        ...
+
+
+class LogContent(Protocol):
+    """The stored log, to be read again. Safe to use from several threads."""
+
+    def generations(self) -> Sequence[Generation]:
+        """Return every generation, parents before children."""
+        ...
+
+    def stretches(self, generation: str) -> Sequence[Stretch]:
+        """Return what a generation itself holds, as few stretches, in order."""
+        ...
+
+    def read(self, generation: str, stretch: Stretch) -> Iterator[bytes]:
+        """Yield the bytes of a stretch, verified, in order and in pieces. Raises ``IntegrityBroken`` at a hole."""
+        ...
+
+    def samples(self, generation: str, stretch: Stretch) -> Sequence[Sample]:
+        """Return the samples with positions in a stretch, its end included, in order of time."""
+        ...
+
+
+class FollowingSource(Source, Protocol):
+    """A source whose change log can be followed."""
+
+    def follow(self, sink: LogSink, stop_requested: Callable[[], bool], tell: Callable[[str], None]) -> None:
+        """Follow until asked to stop: store what is there, acknowledge what is durable, end within 30 s.
+
+        Connections that break are made again, with growing pauses, for ever; ``tell`` is told. Raises what no waiting
+        mends: ``Conflict`` (another identity, a fork), ``Denied``, ``ConfigInvalid``.
+        """
         ...

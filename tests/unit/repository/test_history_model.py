@@ -34,6 +34,7 @@ Column: TypeAlias = npt.NDArray[np.int64]
 T = TypeVar("T", bound=Hashable)
 
 PLACE_BITS = 40
+RIGHT_BITS = 20
 PART = 1 << 21
 DONE, FAILED = (-1,), (-2,)
 SIZE = 100
@@ -355,36 +356,51 @@ class Numbered(Generic[T]):
         return found
 
 
-class Places:
-    """Where all processes stand, as one number: rows of small numbers, each row once."""
+class Pairs:
+    """Numbers pairs of numbers, many at a time."""
 
-    def __init__(self, processes: int) -> None:
-        self._bits = 62 // processes
+    def __init__(self) -> None:
+        self._pairs = np.zeros(0, np.int64)
         self._sorted = np.zeros(0, np.int64)
         self._numbers = np.zeros(0, np.int64)
-        self._packed = np.zeros(0, np.int64)
-        self.processes = processes
 
-    def rows(self, numbers: Column) -> Column:
-        packed = self._packed[numbers]
-        mask = (1 << self._bits) - 1
-        return np.stack([packed >> (self._bits * each) & mask for each in range(self.processes)], axis=1)
-
-    def numbers(self, rows: Column) -> Column:
-        if len(rows) and int(rows.max()) >> self._bits:
-            raise RuntimeError("a process stands in more places than there is room to number")
-        packed = np.zeros(len(rows), np.int64)
-        for each in range(self.processes):
-            packed |= rows[:, each] << (self._bits * each)
+    def numbers(self, left: Column, right: Column) -> Column:
+        packed = left << RIGHT_BITS | right
+        if len(packed) and (int(right.max()) >> RIGHT_BITS or int(left.max()) >> PLACE_BITS):
+            raise RuntimeError("there are more places than there is room to number")
         new = np.setdiff1d(packed, self._sorted)
         if len(new):
             merged = np.concatenate([self._sorted, new])
-            counted = np.concatenate([self._numbers, np.arange(len(self._packed), len(self._packed) + len(new))])
+            counted = np.concatenate([self._numbers, np.arange(len(self._pairs), len(self._pairs) + len(new))])
             order = np.argsort(merged, kind="stable")
             self._sorted, self._numbers = merged[order], counted[order]
-            self._packed = np.concatenate([self._packed, new])
+            self._pairs = np.concatenate([self._pairs, new])
         found: Column = self._numbers[np.searchsorted(self._sorted, packed)]
         return found
+
+    def pairs(self, numbers: Column) -> tuple[Column, Column]:
+        packed = self._pairs[numbers]
+        return packed >> RIGHT_BITS, packed & ((1 << RIGHT_BITS) - 1)
+
+
+class Places:
+    """Where all processes stand, as one number: the first two together, these and the third, and so on."""
+
+    def __init__(self, processes: int) -> None:
+        self._joints = [Pairs() for _ in range(processes - 1)]
+
+    def numbers(self, rows: Column) -> Column:
+        joined = rows[:, 0]
+        for place, joint in enumerate(self._joints, 1):
+            joined = joint.numbers(joined, rows[:, place])
+        return joined
+
+    def rows(self, numbers: Column) -> Column:
+        columns = []
+        for joint in reversed(self._joints):
+            numbers, last = joint.pairs(numbers)
+            columns.append(last)
+        return np.stack([numbers, *reversed(columns)], axis=1)
 
 
 class Explorer:
