@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import select
@@ -30,6 +31,9 @@ from holdfast.sources.postgres.failures import clean
 
 SERVICE = "holdfast"
 BLOCK_BYTES = 1 << 20
+BATCH_BYTES = 256 << 10
+BATCH_SECONDS = 0.002
+"""What wrote less than this is given so much time to write more: programs write 4 KiB at a time, and a block costs."""
 SAID_BYTES_MAX = 16 << 10
 TICK_SECONDS = 0.1
 SILENCE_SECONDS_MAX = 3600.0
@@ -180,6 +184,10 @@ class Child:
                 f"{self._arguments[0]} cannot be started: {error.strerror}",
                 hint="Reinstall PostgreSQL's client programs.",
             ) from error
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):  # a limit of the machine: a smaller pipe does as well
+                    fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, BLOCK_BYTES)
         self._listener = threading.Thread(target=self._listen, name="child-messages", daemon=True)
         self._listener.start()
         return self
@@ -261,6 +269,8 @@ class Child:
             block = self._read()
         while block:
             yield block
+            if len(block) < BATCH_BYTES:
+                time.sleep(BATCH_SECONDS)
             block = self._read()
 
     def _read(self) -> bytes:
@@ -331,7 +341,7 @@ def run_child(
 ) -> str:
     """Run a program to its end: what it is given first, then what it writes. Returns what it said; raises its failure.
 
-    For programs that read everything before they write much: what waits in the pipe meanwhile is at most 64 KiB.
+    For programs that read everything before they write much: what waits in the pipe meanwhile is at most a block.
     """
     with Child(arguments, access, doing, stop_requested) as child:
         child.give(give)

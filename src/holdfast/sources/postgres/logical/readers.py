@@ -92,6 +92,8 @@ class Reader:
 
 def _overlap(block: bytes, mark: bytes) -> int:
     """Return how much of the end of ``block`` may be the beginning of ``mark``."""
+    if block.endswith(b"\n"):
+        return 0  # The usual end, of a row; a mark has its line end last.
     return next((size for size in range(min(len(mark) - 1, len(block)), 0, -1) if block.endswith(mark[:size])), 0)
 
 
