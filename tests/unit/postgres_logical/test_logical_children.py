@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import pytest
 
 from holdfast.model.errors import Denied, HoldfastError, Interrupted, NotFound, OutOfSpace, SourceFailed, Unavailable
 from holdfast.sources.postgres.logical.children import Child, ClientAccess, child_failed, run_child
+from holdfast.sources.postgres.logical.private_files import private_folder
 from holdfast.sources.postgres.logical.tools import PROGRAMS, clients_for, find_clients
 
 
@@ -69,20 +72,51 @@ def test_half_an_installation_is_none(tmp_path: Path) -> None:
     assert find_clients(named=folder) == ()
 
 
-def test_secrets_are_in_private_files_only(access: ClientAccess) -> None:
+def test_secrets_lie_in_memory_only_and_children_read_them(access: ClientAccess) -> None:
     assert all("pa:ss" not in value for value in access.environment.values())
     assert "pa:ss" not in access.address("shop")
-    files = {path.name: path for path in access.folder.iterdir()}
-    assert access.folder.stat().st_mode & 0o777 == 0o700
-    assert {path.stat().st_mode & 0o777 for path in files.values()} == {0o600}
-    assert files["password"].read_text() == "*:*:*:*:pa\\:ss\\\\word\n"
-    assert "word\n" not in files["service"].read_text().replace("/password\n", "")
+    assert list(access.folder.iterdir()) == []
+    assert {os.fstat(fd).st_mode & 0o777 for fd in access.files} == {0o600}
+    read = bytearray()
+    text = (
+        "import os\ns = open(os.environ['PGSERVICEFILE']).read()\n"
+        "print(s, open(s.split('passfile=')[1].strip()).read())"
+    )
+    run_child(script(text), access, "reading", take=read.extend)
+    service, _, password = read.decode().partition("passfile=")
+    assert "user=me" in service
+    assert "pa:ss" not in service
+    assert "*:*:*:*:pa\\:ss\\\\word\n" in password
 
 
 def test_the_files_are_gone_afterwards() -> None:
     with ClientAccess(_Session(host="db"), "secret") as opened:  # type: ignore[arg-type]
-        folder = opened.folder
+        folder, files = opened.folder, opened.files
+        assert files
     assert not folder.exists()
+    for fd in files:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
+def test_folders_of_killed_runs_are_removed_and_those_of_live_ones_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    text = (
+        "import os, signal\nfrom holdfast.sources.postgres.logical.private_files import private_folder\n"
+        "with private_folder() as folder:\n    (folder / 'schema.dump').write_text('x')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    for _ in range(2):
+        subprocess.run(script(text), env={**os.environ, "TMPDIR": str(tmp_path)}, check=False)
+    with private_folder() as alive:
+        killed = [path for path in tmp_path.iterdir() if path != alive]
+        assert len(killed) == 2
+        for path in tmp_path.iterdir():
+            os.utime(path, (0, 0))
+        with private_folder() as mine:
+            assert sorted(tmp_path.iterdir()) == sorted([alive, mine])
 
 
 def test_nothing_of_the_environment_leads_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,10 @@ import re
 import select
 import signal
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -28,6 +27,7 @@ from holdfast.model.errors import (
 )
 from holdfast.sources.postgres.connection import Session
 from holdfast.sources.postgres.failures import clean
+from holdfast.sources.postgres.logical.private_files import hidden_file, path_of, private_folder
 
 SERVICE = "holdfast"
 BLOCK_BYTES = 1 << 20
@@ -90,7 +90,8 @@ _WORDS: tuple[tuple[str, type[HoldfastError], str], ...] = (
 class ClientAccess:
     """How children reach the server a session is connected to. Use it as a context: its files live as long.
 
-    The address and every secret stand in private files; the arguments and the environment of children hold none.
+    The address and every secret stand in files that lie in memory and that children inherit; their arguments and
+    their environment hold none, and no disk does.
     """
 
     def __init__(self, session: Session, password: str | None = None) -> None:
@@ -98,49 +99,54 @@ class ClientAccess:
         self.secrets = tuple(value for value in (password, params.get("password"), params.get("sslpassword")) if value)
         self._password = password or params.get("password") or os.environ.get("PGPASSWORD")
         self._params = {name: value for name, value in params.items() if _KNOWN.fullmatch(name)}
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._open = ExitStack()
+        self._folder: Path | None = None
+        self.files: tuple[int, ...] = ()
         self.environment: dict[str, str] = {}
 
     def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory(prefix="holdfast-clients-")
-        folder = Path(self._folder.name)
-        params = dict(self._params)
-        if self._password is not None:
-            escaped = self._password.replace("\\", "\\\\").replace(":", "\\:")
-            self._write(folder / "password", f"*:*:*:*:{escaped}\n", "the password")
-            params["passfile"] = str(folder / "password")
-        lines = [f"[{SERVICE}]"]
-        for name, value in params.items():
-            if "\n" in value or value != value.strip():
-                raise ConfigInvalid(
-                    f"{name} of this source begins or ends with a blank, or has a line break",
-                    hint="PostgreSQL's client programs cannot be given such a value.",
-                )
-            lines.append(f"{name}={value}")
-        self._write(folder / "service", "\n".join(lines) + "\n", "the address")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PG") or name == "PGPASSFILE"}
-        self.environment = {**kept, "PGSERVICEFILE": str(folder / "service"), "LC_MESSAGES": "C", "PGTZ": "UTC"}
+        with ExitStack() as stack:
+            self._folder = stack.enter_context(private_folder())
+            params = dict(self._params)
+            if self._password is not None:
+                if "\n" in self._password:
+                    raise ConfigInvalid(
+                        "the password of this source has a line break", hint="No password file can hold one."
+                    )
+                escaped = self._password.replace("\\", "\\\\").replace(":", "\\:")
+                params["passfile"] = self._hide(stack, "password", f"*:*:*:*:{escaped}\n")
+            lines = [f"[{SERVICE}]"]
+            for name, value in params.items():
+                if "\n" in value or value != value.strip():
+                    raise ConfigInvalid(
+                        f"{name} of this source begins or ends with a blank, or has a line break",
+                        hint="PostgreSQL's client programs cannot be given such a value.",
+                    )
+                lines.append(f"{name}={value}")
+            service = self._hide(stack, "service", "\n".join(lines) + "\n")
+            kept = {
+                name: value for name, value in os.environ.items() if not name.startswith("PG") or name == "PGPASSFILE"
+            }
+            self.environment = {**kept, "PGSERVICEFILE": service, "LC_MESSAGES": "C", "PGTZ": "UTC"}
+            self._open = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._open.close()
+
+    def _hide(self, stack: ExitStack, name: str, text: str) -> str:
+        fd = hidden_file(name, text)
+        stack.callback(os.close, fd)
+        self.files += (fd,)
+        return path_of(fd)
 
     @property
     def folder(self) -> Path:
         """A private folder that ends with this context."""
         assert self._folder is not None
-        return Path(self._folder.name)
-
-    @staticmethod
-    def _write(path: Path, text: str, what: str) -> None:
-        if text.count("\n") != 1 and path.name == "password":
-            raise ConfigInvalid(f"{what} of this source has a line break", hint="No password file can hold one.")
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
+        return self._folder
 
     def address(self, database: str) -> str:
         """Return the connection string for a database; it holds no secret."""
@@ -175,6 +181,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=self._access.environment,
+                pass_fds=self._access.files,
                 cwd="/",
                 start_new_session=True,
                 bufsize=0,
