@@ -80,8 +80,8 @@ def make(folder: Path, rows: int) -> None:
     path.unlink()
 
 
-def _columns(high: np.ndarray, raw: np.ndarray, order: np.ndarray) -> Iterator[Columns]:  # type: ignore[type-arg]
-    rests: dict[int, np.ndarray] = {}  # type: ignore[type-arg]
+def _columns(high: np.ndarray, raw: np.ndarray, order: np.ndarray) -> Iterator[Columns]:
+    rests: dict[int, np.ndarray] = {}
     for number in range(-(-len(order) // SLICE)):
         count = min(SLICE, len(order) - number * SLICE)
         rests[number] = np.frombuffer(ids_of_slice(number, count), np.uint8).reshape(-1, 32)[:, 12:].copy()

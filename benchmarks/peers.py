@@ -80,11 +80,14 @@ def size_of(folder: Path) -> int:
 class Bench:
     """The cluster and the three tools around it, all below one folder."""
 
-    def __init__(self, root: Path, server: ThrowawayPostgres, user: str | None, results: Results) -> None:
+    def __init__(
+        self, root: Path, server: ThrowawayPostgres, user: str | None, results: Results, database: str = "postgres"
+    ) -> None:
         self.root = root
         self.server = server
         self.user = user
         self.results = results
+        self.database = database
         self.environment = {
             "PATH": f"{server.programs.folder}:{os.environ['PATH']}",
             "HOME": str(root),
@@ -103,9 +106,9 @@ class Bench:
     def plain(self, command: Sequence[str], as_server: bool = False) -> None:
         run(command, self.environment, self.user if as_server else None)
 
-    def psql(self, *statements: str) -> None:
+    def psql(self, *statements: str, database: str = "postgres") -> None:
         commands = [part for statement in statements for part in ("-c", statement)]
-        self.plain(["psql", "-qX", "-d", self.server.connection_string("postgres"), *commands], as_server=True)
+        self.plain(["psql", "-qX", "-d", self.server.connection_string(database), *commands], as_server=True)
 
     # pgBackRest
 
@@ -164,6 +167,18 @@ sources:
 
     def with_config(self, *words: str) -> list[str]:
         return [*self.holdfast, words[0], "--config", str(self.root / "holdfast.yaml"), "--quiet", *words[1:]]
+
+
+def fill(bench: Bench, scale: int) -> None:
+    """Load pgbench's tables and one with jsonb: some 17 MB for each step of the scale."""
+    address = bench.server.connection_string(bench.database)
+    bench.plain(["pgbench", "-q", "-i", "-I", "dtGvp", "-s", str(scale), address], True)
+    bench.psql(
+        "create table orders as select g as id, now() - g * interval '1 s' as at, jsonb_build_object('customer', "
+        "g % 9973, 'sku', md5(g::text), 'qty', g % 7, 'note', repeat(md5((g % 1000)::text), 3)) as doc "
+        f"from generate_series(1, {ORDERS_PER_SCALE * scale}) g",
+        database=bench.database,
+    )
 
 
 def one_round(bench: Bench, load_seconds: int) -> None:
@@ -269,17 +284,8 @@ def main() -> None:
             (root / "pgbackrest.conf").touch()
             bench.psql("create role holdfast login replication", "alter system set archive_command = '/bin/true'",
                        "select pg_reload_conf()")  # fmt: skip
-            bench.plain(["pgbench", "-q", "-i", "-I", "dtGvp", "-s", str(options.scale),
-                         server.connection_string("postgres")], True)  # fmt: skip
-            bench.psql(
-                "create table orders as select g as id, now() - g * interval '1 s' as at, jsonb_build_object("
-                "'customer', "
-                "g % 9973, 'sku', md5(g::text), 'qty', g % 7, 'note', repeat(md5((g % 1000)::text), 3)) as doc "
-                f"from generate_series(1, {ORDERS_PER_SCALE * options.scale}) g",
-                "alter system reset archive_command",
-                "select pg_reload_conf()",
-                "checkpoint",
-            )
+            fill(bench, options.scale)
+            bench.psql("alter system reset archive_command", "select pg_reload_conf()", "checkpoint")
             size = sum(
                 path.stat().st_size
                 for path in server.data_folder.rglob("*")
