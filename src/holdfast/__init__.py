@@ -6,11 +6,9 @@ they are first used, so that importing this package alone imports nothing else.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING
-
 from holdfast.version import __version__
 
+TYPE_CHECKING = False  # as typing has it, which takes its time: `wal fetch` is run for every segment
 if TYPE_CHECKING:
     from holdfast.application.application import Application, Watcher, open_application
     from holdfast.application.doctor import diagnose
@@ -108,5 +106,7 @@ _ERRORS = "model.errors"
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
     module = importlib.import_module(f"{__name__}.{_ROOM_OF.get(name, _ERRORS)}")
     return getattr(module, name)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from holdfast.config.places import state_path
 from holdfast.config.settings import Config
 from holdfast.model.documents import JsonObject
 from holdfast.model.errors import ConfigInvalid
@@ -24,6 +25,8 @@ from holdfast.storage.opening import open_store
 from holdfast.storage.settled import Retry, RetryPolicy, SettledStore, ignore_retry
 
 if TYPE_CHECKING:
+    from holdfast.sources.postgres.locate import Target
+    from holdfast.sources.postgres.capture import PostgresSource
     from holdfast.sources.postgres.logical.refill import PostgresServerRefill, ServerTarget
 
 THREADS_MAX = 8
@@ -33,14 +36,7 @@ OnRetry = Callable[[Retry], None]
 
 def state_folder(environment: Mapping[str, str]) -> Path:
     """Return where this host keeps what it has seen: HOLDFAST_STATE_DIR, systemd's, the user's, in that order."""
-    if "HOLDFAST_STATE_DIR" in environment:
-        return Path(environment["HOLDFAST_STATE_DIR"])
-    if "STATE_DIRECTORY" in environment:
-        return Path(environment["STATE_DIRECTORY"].split(":")[0])
-    if "XDG_STATE_HOME" in environment:
-        return Path(environment["XDG_STATE_HOME"]) / "holdfast"
-    home = environment.get("HOME")
-    return Path(home) / ".local/state/holdfast" if home else Path("/var/lib/holdfast")
+    return Path(state_path(environment))
 
 
 def store_of(
@@ -75,9 +71,11 @@ def read_key_file(path: Path) -> Secret:
 
 
 @contextmanager
-def opened_repository(config: Config, name: str | None, on_retry: OnRetry = ignore_retry) -> Iterator[Repository]:
+def opened_repository(
+    config: Config, name: str | None, on_retry: OnRetry = ignore_retry, policy: RetryPolicy | None = None
+) -> Iterator[Repository]:
     """Open a repository of the configuration and close its store afterwards."""
-    store = store_of(config, name, on_retry)
+    store = store_of(config, name, on_retry, policy)
     try:
         yield open_repository(store, unlocks_of(config))
     finally:
@@ -103,15 +101,22 @@ def source_of(config: Config, name: str, form: str = PHYSICAL.form) -> Source:
     return PostgresSource(name, settings)
 
 
-def refill_of(kind: str) -> FolderRefill:
-    """Return how backups of a kind become a folder."""
+def followed_source(config: Config, name: str) -> PostgresSource:
+    """Return a source whose log can be followed; raises ``ConfigInvalid`` for a kind that has none."""
+    from holdfast.sources.postgres.capture import PostgresSource
+
+    return PostgresSource(name, config.source_settings(name))
+
+
+def refill_of(kind: str, target: Target | None = None) -> FolderRefill:
+    """Return how backups of a kind become a folder, brought further to a target of the log where there is one."""
     if kind not in CAPTURED_KINDS:
         raise ConfigInvalid(
             f"this release cannot restore backups of kind {kind}", hint="Use the holdfast release that made the backup."
         )
     from holdfast.sources.postgres.refill import PostgresFolderRefill
 
-    return PostgresFolderRefill()
+    return PostgresFolderRefill(target)
 
 
 def server_refill(stop_requested: Callable[[], bool], on_step: Callable[[str], None]) -> PostgresServerRefill:

@@ -14,14 +14,18 @@ from pathlib import Path
 
 from holdfast import bootstrap
 from holdfast.application import live
+from holdfast.application import marks as marking
 from holdfast.application.live import ServerRestoreOutcome, ServerRestorePlan
+from holdfast.application.points import LATEST_POINT, PointWish, choose_point
 from holdfast.application.results import (
     BackupOutcome,
     BackupSummary,
     EntryView,
+    ReachedPoint,
     RestoreOutcome,
     RestorePlan,
 )
+from holdfast.application.windows import SourceReach, reach_of_source, with_common
 from holdfast.backup.taking import BackupOrder, Surroundings, take_backup
 from holdfast.config.loading import load_config
 from holdfast.config.settings import Config
@@ -31,10 +35,12 @@ from holdfast.model.events import Progress
 from holdfast.repository import history as histories
 from holdfast.repository.area import Area
 from holdfast.repository.checking import AreaReport, check_area, check_keys
+from holdfast.repository.format.entry import Mark
 from holdfast.repository.format.record import BackupRecord
 from holdfast.repository.format.rules import HistoryState
 from holdfast.repository.history import History
 from holdfast.repository.index.lookup import open_index
+from holdfast.repository.log.reading import StoredLog
 from holdfast.repository.reading import ChunkReader, read_content, read_tree
 from holdfast.repository.repository import Repository
 from holdfast.restore.folder import Hands, RestoreOrder, restore_folder
@@ -164,6 +170,21 @@ class Application:
                 records = histories.live_records(area, history)
                 found += [self._summary(record, history.state) for record in records]
         return sorted(found, key=lambda summary: summary.ended_at)
+
+    def windows(self, sources: Sequence[str] = ()) -> list[SourceReach]:
+        """Return the recovery window of each source named, or of all, and last the common one, named ``*``.
+
+        Computed from listings, histories and a bounded number of spans.
+        """
+        found: list[SourceReach] = []
+        with self._open() as opened:
+            for name in self._names(sources):
+                area = self._area(opened, name)
+                history = self._history(opened, area)
+                log = StoredLog(area, opened.tools.executor)
+                reach = reach_of_source(histories.live_records(area, history), history.state, log)
+                found.append(SourceReach(name, reach))
+        return with_common(found)
 
     def _summary(self, record: BackupRecord, state: HistoryState) -> BackupSummary:
         keep = getattr(self.config.source(record.source).policy, record.tier).keep
@@ -299,16 +320,17 @@ class Application:
         into: Path | None = None,
         locations: Sequence[tuple[str, Path]] = (),
         delta: bool = False,
+        point: PointWish = LATEST_POINT,
     ) -> RestorePlan:
         """Decide what a restore into a folder will do; nothing is written.
 
-        ``source`` None finds the backup among all sources, ``into`` None names a dated folder here. Raises
-        ``ConfigInvalid`` for a target that is not empty (unless ``delta``) or cannot be one, ``Conflict`` for a folder
-        that a server runs on.
+        ``source`` None finds the backup among all sources, ``into`` None names a dated folder here. Without a ``point``
+        the latest backup means the latest moment that the stored log reaches. Raises ``ConfigInvalid`` for a target
+        that is not empty (unless ``delta``) or cannot be one, and for a moment that cannot be reached; ``Conflict`` for
+        a folder that a server runs on.
         """
         with self._open() as opened:
-            wanted = [source] if source is not None else []
-            area, record, history = self._find(opened, backup, wanted, (PHYSICAL.form,))
+            area, record, history, reached = self._choose(opened, source, backup, (PHYSICAL.form,), point)
             summary = self._summary(record, history.state)
         if record.form != PHYSICAL.form:
             raise ConfigInvalid(
@@ -322,7 +344,33 @@ class Application:
         if not delta:
             for place in (target.folder, *(new for _, new in places)):
                 refuse_occupied(place)
-        return RestorePlan(area.source, summary, target.folder, delta, target.locations, places)
+        return RestorePlan(area.source, summary, target.folder, delta, target.locations, places, reached)
+
+    def _choose(
+        self, opened: _Opened, source: str | None, backup: str, forms: Sequence[str], point: PointWish
+    ) -> tuple[Area, BackupRecord, History, ReachedPoint | None]:
+        """Find the backup to restore, by its id or by the point in time that is wanted, and what is reached."""
+        wanted = [source] if source is not None else []
+        if backup != LATEST:
+            if not point.is_default:
+                raise ConfigInvalid(
+                    "a backup and a moment are two different things to restore",
+                    hint="Leave --backup out: the newest backup before the moment is chosen.",
+                )
+            return (*self._find(opened, backup, wanted, forms), None)
+        names = self._names(wanted)
+        if len(names) == 1 and (PHYSICAL.form in forms[:1] or not point.is_default):
+            area = self._area(opened, names[0])
+            history = self._history(opened, area)
+            log = StoredLog(area, opened.tools.executor)
+            chosen = choose_point(histories.live_records(area, history), history.state.marks, log, point)
+            if chosen is not None:
+                return area, chosen.record, history, chosen.reached
+        elif not point.is_default:
+            raise ConfigInvalid(
+                f"whose moment? {', '.join(names)} are configured", hint="Name the source that is to be restored."
+            )
+        return (*self._find(opened, backup, wanted, forms), None)
 
     def restore_server(
         self,
@@ -330,21 +378,54 @@ class Application:
         source: str | None = None,
         backup: str = "latest",
         place: live.ServerPlace | None = None,
+        point: PointWish = LATEST_POINT,
     ) -> ServerRestoreOutcome | None:
         """Restore into a running server: plan, ask ``agree``, load, compare; None where it did not agree.
 
-        A logical backup is preferred to a physical one, which is started in a sandbox first. What differs from the
+        A logical backup is preferred to a physical one, which is started in a sandbox first. A ``point`` in time is
+        always one of a physical backup and the log behind it, replayed there. What differs from the
         witness is in the outcome; nothing live is dropped.
         """
         wanted = place or live.ServerPlace()
         with self._open() as opened:
-            area, record, history = self._find(
-                opened, backup, [source] if source is not None else [], (LOGICAL.form, PHYSICAL.form)
-            )
+            forms = (LOGICAL.form, PHYSICAL.form)
+            area, record, history, reached = self._choose(opened, source, backup, forms, point)
             target, address = bootstrap.server_target(self.config, area.source, wanted.into, wanted.only)
             target = replace(target, in_place=wanted.in_place, into_table=wanted.into_table)
-            order = live.ServerOrder(self._summary(record, history.state), target, address, agree)
+            order = live.ServerOrder(self._summary(record, history.state), target, address, agree, reached)
             return live.restore_into_server(area, record, order, self._means(opened, area.source))
+
+    # Marks and identity
+
+    def mark(self, name: str, sources: Sequence[str] = ()) -> list[marking.MarkOutcome]:
+        """Take the position of each source named, or of all, under a name; return how each went.
+
+        Does not wait for the log to be stored. Raises ``ConfigInvalid`` or ``AlreadyExists`` for the name.
+        """
+        names = self._names(sources)
+        with self._open() as opened:
+            return marking.take_marks({name: self._writer(opened, name) for name in names}, name)
+
+    def marks(self, sources: Sequence[str] = ()) -> list[tuple[str, Mark]]:
+        """Return the marks of the sources named, or of all, each with its source, oldest first."""
+        found: list[tuple[str, Mark]] = []
+        with self._open() as opened:
+            for source in self._names(sources):
+                state = self._history(opened, self._area(opened, source)).state
+                found += [(source, mark) for mark in state.marks]
+        return sorted(found, key=lambda item: item[1].at)
+
+    def adopt(self, source: str, agree: Callable[[marking.Adoption], bool]) -> marking.Adoption:
+        """Accept the server's new identity (pg_upgrade, a new cluster) if it has one and ``agree`` says so."""
+        with self._open() as opened:
+            writer = self._writer(opened, *self._names([source]))
+            adoption = marking.adoption_of(writer)
+            if adoption.is_new and agree(adoption):
+                marking.adopt(writer, adoption)
+        return adoption
+
+    def _writer(self, opened: _Opened, source: str) -> marking.Writer:
+        return marking.Writer(self.config, self._area(opened, source), opened.tools)
 
     def _means(self, opened: _Opened, source: str) -> live.Means:
         watcher = self._watcher
@@ -362,11 +443,12 @@ class Application:
         watcher = self._watcher
         with self._open() as opened:
             area, record, _ = self._find(opened, plan.backup.id, [plan.source])
+            log = StoredLog(area, opened.tools.executor) if plan.point is not None else None
             done = restore_folder(
                 area,
                 record,
-                bootstrap.refill_of(record.kind),
-                RestoreOrder(FolderTarget(plan.target, plan.locations), plan.delta),
+                bootstrap.refill_of(record.kind, plan.point.target if plan.point is not None else None),
+                RestoreOrder(FolderTarget(plan.target, plan.locations), plan.delta, log),
                 Hands(
                     opened.tools.executor,
                     lambda progress: watcher.on_progress(plan.source, progress),

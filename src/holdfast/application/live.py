@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from holdfast import bootstrap
-from holdfast.application.results import BackupSummary
+from holdfast.application.results import BackupSummary, ReachedPoint
 from holdfast.model.documents import JsonObject, JsonValue, format_time
 from holdfast.model.errors import HoldfastError
 from holdfast.model.events import Progress
@@ -19,6 +19,7 @@ from holdfast.repository.area import Area
 from holdfast.repository.format.names import RunId
 from holdfast.repository.format.record import BackupRecord
 from holdfast.repository.index.lookup import open_index
+from holdfast.repository.log.reading import StoredLog
 from holdfast.repository.reading import ChunkReader
 from holdfast.restore.content import RepositoryContent
 from holdfast.restore.folder import Hands, RestoreOrder, restore_folder
@@ -28,6 +29,8 @@ from holdfast.sources.port import CaptureRequest, Content, FolderTarget, Tier
 from holdfast.sources.postgres.logical.refill import LivePlan, LiveReport, ServerTarget
 
 DIFFERENCES_RECORDED_MAX = 50
+REPLAY_SECONDS_MAX = 24 * 3600.0
+"""How long a server in a sandbox may replay its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class ServerRestorePlan:
     address: str
     target: ServerTarget
     live: LivePlan
+    point: ReachedPoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +82,23 @@ class ServerPlace:
 
 @dataclass(frozen=True, slots=True)
 class ServerOrder:
-    """What is wanted. ``agree`` is shown the plan and decides."""
+    """What is wanted. ``agree`` is shown the plan and decides; ``point`` None is the backup as it was."""
 
     summary: BackupSummary
     target: ServerTarget
     address: str
     agree: Callable[[ServerRestorePlan], bool]
+    point: ReachedPoint | None = None
 
 
 @contextmanager
-def content_of(area: Area, record: BackupRecord, target: ServerTarget, means: Means) -> Iterator[Content]:
-    """Give a backup's content in logical form: as it is stored, or from a sandbox that a physical one is started in."""
+def content_of(
+    area: Area, record: BackupRecord, target: ServerTarget, means: Means, point: ReachedPoint | None = None
+) -> Iterator[Content]:
+    """Give a backup's content in logical form: as it is stored, or from a sandbox that a physical one is started in.
+
+    There it is brought on to a ``point`` of the log, if any.
+    """
     if record.form == LOGICAL.form:
         index = open_index(area, frozenset(), means.tools.executor)
         try:
@@ -96,12 +106,14 @@ def content_of(area: Area, record: BackupRecord, target: ServerTarget, means: Me
         finally:
             index.close()
         return
-    with _from_sandbox(area, record, target, means) as content:
+    with _from_sandbox(area, record, target, means, point) as content:
         yield content
 
 
 @contextmanager
-def _from_sandbox(area: Area, record: BackupRecord, target: ServerTarget, means: Means) -> Iterator[Content]:
+def _from_sandbox(
+    area: Area, record: BackupRecord, target: ServerTarget, means: Means, point: ReachedPoint | None
+) -> Iterator[Content]:
     from holdfast.sandbox import PostgresSettings as SandboxSettings
     from holdfast.sandbox import ThrowawayPostgres, postgres_programs, server_account
     from holdfast.sandbox.folders import sandbox_folder
@@ -112,15 +124,19 @@ def _from_sandbox(area: Area, record: BackupRecord, target: ServerTarget, means:
     major = BackupDetails.from_document(record.details).server_version_num // 10000
     programs = postgres_programs(major)
     with sandbox_folder(server_account()) as folder:
+        log = StoredLog(area, means.tools.executor) if point is not None else None
         means.on_step(f"restoring the physical backup into a sandbox of PostgreSQL {programs.version}")
         restore_folder(
             area,
             record,
-            bootstrap.refill_of(record.kind),
-            RestoreOrder(FolderTarget(folder / "data")),
+            bootstrap.refill_of(record.kind, point.target if point is not None else None),
+            RestoreOrder(FolderTarget(folder / "data"), log=log),
             Hands(means.tools.executor, means.on_progress, means.stop_requested),
         )
-        with ThrowawayPostgres(programs, folder / "server", SandboxSettings(), data_folder=folder / "data") as server:
+        if point is not None:
+            means.on_step(f"replaying {point.log_bytes} bytes of the log up to {point.position}")
+        settings_here = SandboxSettings(start_seconds_max=REPLAY_SECONDS_MAX)
+        with ThrowawayPostgres(programs, folder / "server", settings_here, data_folder=folder / "data") as server:
             means.on_step("reading from the sandbox")
             settings = settings_from_dsn(server.connection_string("postgres"))
             spool = Spool(folder / "spool")
@@ -137,10 +153,9 @@ def restore_into_server(
     Content is made once for all of it: that of a physical backup takes a sandbox.
     """
     refill = bootstrap.server_refill(means.stop_requested, means.on_step)
-    with content_of(area, record, order.target, means) as content:
-        plan = ServerRestorePlan(
-            area.source, order.summary, order.address, order.target, refill.plan(content, order.target)
-        )
+    with content_of(area, record, order.target, means, order.point) as content:
+        decided = refill.plan(content, order.target)
+        plan = ServerRestorePlan(area.source, order.summary, order.address, order.target, decided, order.point)
         if not order.agree(plan):
             return None
         return _run(area, record, plan, partial(refill.run, content, order.target, plan.live), means)
@@ -157,7 +172,11 @@ def _run(
         "tier": record.tier,
         "form": record.form,
         "started_at": format_time(started_at),
-        "figures": {"backup": record.id, "target": plan.address},
+        "figures": {
+            "backup": record.id,
+            "target": plan.address,
+            "position": plan.point.position if plan.point is not None else None,
+        },
         "messages": [],
         "error": None,
     }

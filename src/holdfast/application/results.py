@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from holdfast.model.errors import HoldfastError
 from holdfast.sources.port import Finding
+
+if TYPE_CHECKING:
+    from holdfast.sources.postgres.locate import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +48,31 @@ class BackupOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class ReachedPoint:
+    """A point in time as a restore will reach it: before the record at ``position``, or (``is_inclusive``) after it.
+
+    ``asked`` is what for, in words, with ``at`` where that was a time. The transaction is the last one that is there,
+    by the server's clock; None where the log near the point holds none. ``log_bytes`` is what is taken of the log.
+    """
+
+    asked: str
+    at: datetime | None
+    position: str
+    is_inclusive: bool
+    timeline: int
+    transaction_at: datetime | None
+    transaction_xid: int | None
+    log_bytes: int
+    notes: tuple[str, ...]
+    target: Target = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class RestorePlan:
-    """What a restore will do, before it does it. ``places``: where tablespaces go, from where they were to where."""
+    """What a restore will do, before it does it. ``places``: where tablespaces go, from where they were to where.
+
+    ``point`` None is the backup itself, as it was when it ended.
+    """
 
     source: str
     backup: BackupSummary
@@ -53,6 +80,7 @@ class RestorePlan:
     delta: bool
     locations: tuple[tuple[str, Path], ...]
     places: tuple[tuple[str, Path], ...] = ()
+    point: ReachedPoint | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from holdfast.repository.format.rules import HistoryState
 from holdfast.repository.history import History
 from holdfast.repository.index.lookup import ChunkIndex, open_index, save_index
 from holdfast.repository.leases import PERIOD_SECONDS, Holder, Lease, this_process
+from holdfast.repository.log.listing import list_log
 from holdfast.repository.remembered import Remembered
 from holdfast.sources.port import Captured, CaptureRequest, Identity, Source, Tier
 from holdfast.version import __version__
@@ -214,6 +215,7 @@ def _commit(
             store_offset_seconds=offset,
             backups=(record.id,),
             record=sealed,
+            log_ends=list_log(area).ends(),
         )
 
     histories.append(area, history, decide, around.remembered)

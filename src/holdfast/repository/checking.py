@@ -14,6 +14,7 @@ from holdfast.model.errors import Denied, HoldfastError, IntegrityBroken, NotFou
 from holdfast.model.events import OnProgress, Progress
 from holdfast.repository import history as histories
 from holdfast.repository.area import Area
+from holdfast.repository.checking_log import check_log
 from holdfast.repository.checking_small import broken_keys, broken_names, broken_runs
 from holdfast.repository.format import names, rules
 from holdfast.repository.format.container import HASH_BYTES, Frame, ObjectType, Opener, broken
@@ -97,9 +98,16 @@ def check_area(
         records = _check_backups(state, history, index)
         index.distrusted = frozenset(state.broken_packs | (_distrusted_before(area) - state.read_packs))
         rebuilt = _rebuild_cache(area, index)
-        stored = sum(index.packs.values())
+        log = check_log(area, executor, history.state, read_percent)
+        state.findings += [CheckFinding(name, error.message) for name, error in log.troubles]
         return AreaReport(
-            area.title, len(records), len(index.packs), stored, read_bytes, rebuilt, tuple(state.findings)
+            area.title,
+            len(records),
+            len(index.packs),
+            sum(index.packs.values()) + log.stored_bytes,
+            read_bytes + log.read_bytes,
+            rebuilt,
+            tuple(state.findings),
         )
     finally:
         index.close()

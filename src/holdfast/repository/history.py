@@ -156,6 +156,8 @@ def append(area: Area, history: History, decide: Decide, remembered: Remembered 
         entry = replace(
             decide(history.state), number=history.head + 1, previous=history.head_hash if history.head else None
         )
+        if entry.kind is EntryKind.PRUNE:
+            entry = _restating(history.state, entry)
         frames = encode_entry(entry)
         if entry.kind in SIGNED_KINDS:
             frames.append(area.keys.sign_upkeep(signed_message(_place(area, entry.number), frames)))
@@ -173,6 +175,15 @@ def append(area: Area, history: History, decide: Decide, remembered: Remembered 
     raise Conflict(
         f"{APPEND_TRIES_MAX} other entries were put into the history of {area.title} meanwhile",
         hint="Something writes to this history without pause; see `holdfast runs`.",
+    )
+
+
+def _restating(state: HistoryState, entry: HistoryEntry) -> HistoryEntry:
+    """Let a checkpoint tell where the log begins and ends: the entries that told it may be deleted one day."""
+    return replace(
+        entry,
+        log_ends=rules.furthest(state.log_ends, entry.log_ends),
+        log_starts=rules.furthest(state.log_starts, entry.log_starts),
     )
 
 

@@ -15,7 +15,15 @@ from types import TracebackType
 from typing import Self
 
 from holdfast.model.documents import JsonObject, encode_document, format_time
-from holdfast.model.errors import HoldfastError, IntegrityBroken, Interrupted, KeyInvalid, LeaseHeld, NotFound
+from holdfast.model.errors import (
+    HoldfastError,
+    IntegrityBroken,
+    Interrupted,
+    KeyInvalid,
+    LeaseHeld,
+    NotFound,
+    Unavailable,
+)
 from holdfast.repository.area import Area
 from holdfast.repository.format import names
 from holdfast.repository.format.container import ObjectType
@@ -74,10 +82,47 @@ class LeaseView:
     mark: bytes
 
 
-class Lease:
-    """Holds one lane for a run and renews it on a thread of its own until closed."""
+def carry_nothing() -> JsonObject | None:
+    """Carry nothing."""
+    return None
 
-    def __init__(self, area: Area, lane: str, holder: Holder, period_seconds: float = PERIOD_SECONDS) -> None:
+
+def read_carried_document(area: Area, lane: str) -> JsonObject | None:
+    """Return what the lease of a lane carries, held or given back; None where it carries nothing or does not open."""
+    try:
+        carried = _read_document(area, lane).get("carried")
+    except (NotFound, IntegrityBroken, KeyInvalid, ValueError, AttributeError):
+        return None
+    return carried if isinstance(carried, dict) else None
+
+
+def _read_document(area: Area, lane: str) -> JsonObject:
+    data = area.fetch(f"the lease {lane}", ObjectType.LEASE, names.lease(area.keys.area, lane))
+    document: JsonObject = json.loads(
+        area.open(f"the lease {lane}", area.claim(ObjectType.LEASE, lane.encode()), data)[0]
+    )
+    return document
+
+
+class Lease:
+    """Holds one lane for a run and renews it on a thread of its own until closed.
+
+    ``carry`` gives what each renewal tells beside. One that ``endures`` is not lost because the store is away for
+    long, only because another took it.
+    """
+
+    def __init__(
+        self,
+        area: Area,
+        lane: str,
+        holder: Holder,
+        period_seconds: float = PERIOD_SECONDS,
+        *,
+        carry: Callable[[], JsonObject | None] = carry_nothing,
+        endures: bool = False,
+    ) -> None:
+        self._carry = carry
+        self._endures = endures
         self._area = area
         self._name = names.lease(area.keys.area, lane)
         self._lane = lane
@@ -116,6 +161,9 @@ class Lease:
             "state": state,
             "renewed_at": format_time(datetime.now(UTC)),
         }
+        carried = self._carry()
+        if carried is not None:
+            document["carried"] = carried
         claim = self._area.claim(ObjectType.LEASE, self._lane.encode())
         data, self._mark = self._area.seal(claim, [encode_document(document)])
         self._area.store.put(self._name, data)
@@ -169,6 +217,8 @@ class Lease:
                 self._put("held")
                 failures_since = None
             except HoldfastError as error:
+                if self._endures and isinstance(error, Unavailable):
+                    continue
                 failures_since = failures_since or time.monotonic()
                 if time.monotonic() - failures_since > STALE_PERIODS * self._period:
                     self.lost = error
@@ -178,6 +228,11 @@ class Lease:
         """Raise what lost the lease, if it is lost."""
         if self.lost is not None:
             raise self.lost
+
+    def abandon(self) -> None:
+        """Renew no more and leave the lane as it is, to be taken when it is stale: for a store that is away."""
+        self._stop.set()
+        self._thread = None
 
     def close(self) -> None:
         """Give the lane back. May be repeated."""

@@ -70,6 +70,14 @@ class FileWriter:
         self._size = self._done = self._written = self._kept = 0
         self._flushes: list[Future[None]] = []
 
+    def expect(self, size_bytes: int) -> None:
+        """Say how much will be written beside the files, for progress."""
+        self._size += size_bytes
+
+    def tell(self, size_bytes: int) -> None:
+        """Say that so much of what was expected is written."""
+        self._tell(size_bytes)
+
     def write(self, files: Sequence[FileContent], *, delta: bool) -> Written:
         """Create or rewrite every file to its exact content and size; durable only after ``flush``.
 

@@ -7,7 +7,7 @@ import shutil
 import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from holdfast.model.errors import Conflict, OutOfSpace, SourceFailed
@@ -18,6 +18,7 @@ from holdfast.repository.format.tree import TreeEntry, check_tree
 from holdfast.repository.index.lookup import open_index
 from holdfast.repository.reading import ChunkReader, read_content, read_tree
 from holdfast.restore.files import FileContent, FileWriter, Written, sync, write_failed
+from holdfast.restore.log_files import write_log
 from holdfast.sources.port import (
     Entry,
     EntryType,
@@ -26,6 +27,7 @@ from holdfast.sources.port import (
     FolderRefill,
     FolderTarget,
     Layout,
+    LogContent,
     StoredEntry,
 )
 
@@ -36,10 +38,14 @@ TIDY = {"lost+found"}
 
 @dataclass(frozen=True, slots=True)
 class RestoreOrder:
-    """What is wanted. ``delta`` keeps what the target already holds right and rewrites or removes the rest."""
+    """What is wanted. ``delta`` keeps what the target already holds right and rewrites or removes the rest.
+
+    ``log`` is the stored log, for a refill whose plan takes of it.
+    """
 
     target: FolderTarget
     delta: bool = False
+    log: LogContent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +146,7 @@ def _refuse_small_disk(plan: FolderPlan, entries: Sequence[TreeEntry], *, delta:
         root = next((root for root in plan.roots if step.path.is_relative_to(root)), plan.roots[0])
         ref = entries[step.index].ref
         need[root] = need.get(root, 0) + (ref.size if ref is not None else 0)
+    need[plan.roots[0]] = need.get(plan.roots[0], 0) + sum(file.size_bytes for file in plan.log)
     by_device: dict[int, tuple[Path, int]] = {}
     for root, size in need.items():
         place = next(folder for folder in (root, *root.parents) if folder.exists())
@@ -169,7 +176,14 @@ def _execute(
     _make_folders(plan)
     files = [_content(step, entries, step.path) for step in plan.files]
     last = [_content(step, entries, _unfinished(step.path)) for step in plan.last]
+    log_size = sum(stretch.size_bytes for file in plan.log for _, stretch in file.pieces)
+    writer.expect(log_size)
     written = writer.write([*files, *last], delta=order.delta)
+    if plan.log:
+        if order.log is None:
+            raise SourceFailed("the plan takes of the stored log, and none was given")
+        write_log(order.log, plan.log, writer.tell, hands.stop_requested)
+        written = replace(written, written_bytes=written.written_bytes + log_size)
     _write_generated(plan)
     _make_links(plan)
     folders = sorted({*(root for root in plan.roots), *(folder for folder, _ in plan.folders)})
@@ -179,7 +193,8 @@ def _execute(
         _unfinished(step.path).replace(step.path)
     sync([step.path.parent for step in plan.last], hands.executor)
     sync([root.parent for root in plan.roots], hands.executor)
-    return Restored(len(files) + len(last), written, removed, plan.notes)
+    names = {step.path for step in (*plan.files, *plan.last)} | {file.path for file in plan.log}
+    return Restored(len(names), written, removed, plan.notes)
 
 
 def _unfinished(path: Path) -> Path:
@@ -218,7 +233,7 @@ def _remove_folder_links(plan: FolderPlan) -> int:
 def _remove_strangers(plan: FolderPlan) -> int:
     """Remove what the plan does not put there; links are removed and never followed, mount points stay."""
     files_wanted = {step.path for step in plan.files} | {_unfinished(step.path) for step in plan.last}
-    files_wanted |= {path for path, _, _ in plan.generated}
+    files_wanted |= {path for path, _, _ in plan.generated} | {file.path for file in plan.log}
     folders_wanted = {folder for folder, _ in plan.folders} | set(plan.roots)
     removed = 0
     for root in plan.roots:

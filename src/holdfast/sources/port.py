@@ -229,8 +229,22 @@ class FileStep:
 
 
 @dataclass(frozen=True, slots=True)
+class LogFile:
+    """Write stretches of the log's generations into ``path``, whose first byte is that at position ``begins``.
+
+    The file has ``size_bytes`` in the end: what no piece gives is what a ``FileStep`` for the same path wrote, or zero.
+    """
+
+    path: Path
+    mode: int
+    begins: int
+    size_bytes: int
+    pieces: tuple[tuple[str, Stretch], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FolderPlan:
-    """How a backup becomes a folder, in order: folders, files and generated files, links, fsync, then ``last``.
+    """How a backup becomes a folder: folders, files, ``log``, generated files, links, fsync, in this order; then ``last``.
 
     ``roots`` must be absent or empty (or agreed to be rewritten). ``last`` files are written under a temporary name
     and renamed when all else is durable: what makes the folder usable. ``notes`` are told to the operator.
@@ -243,6 +257,7 @@ class FolderPlan:
     links: tuple[tuple[Path, str], ...]
     last: tuple[FileStep, ...]
     notes: tuple[str, ...] = field(default=())
+    log: tuple[LogFile, ...] = field(default=())
 
 
 class FolderRefill(Protocol):
@@ -341,6 +356,10 @@ class LogContent(Protocol):
 
     def samples(self, generation: str, stretch: Stretch) -> Sequence[Sample]:
         """Return the samples with positions in a stretch, its end included, in order of time."""
+        ...
+
+    def samples_around(self, generation: str, at: datetime) -> tuple[Sample | None, Sample | None]:
+        """Return the newest sample not after a moment and the oldest one after it, None where there is none."""
         ...
 
 

@@ -1,7 +1,7 @@
 """Writes the golden repository: small, complete, and the same bytes each time (fixed secrets, salts and times).
 
 ``python -m tests.format.repository.golden_repository FILE`` writes it as JSON, object names to hexadecimal. That was
-done once for each version of the format; a golden file is never written again, only added to.
+done once for each version of the format; a golden file is never written again, only added to: what is built last.
 """
 
 from __future__ import annotations
@@ -23,17 +23,23 @@ from tests.unit.repository.repository_examples import NOW, entry_like, key_file,
 
 from holdfast.backup import pipeline
 from holdfast.backup.pipeline import Pipeline, PipelineSettings, Poured
-from holdfast.model.documents import encode_document, format_time
+from holdfast.model.documents import JsonObject, encode_document, format_time
+from holdfast.model.logs import Generation, Sample, Stretch
 from holdfast.model.secrets import Secret
 from holdfast.repository import history as histories
 from holdfast.repository.area import Area
 from holdfast.repository.format import names, rules
 from holdfast.repository.format.container import ObjectType
 from holdfast.repository.format.entry import EntryKind, HistoryEntry
+from holdfast.repository.format.log import SpanHeader, identity_of
 from holdfast.repository.format.names import PackName, RunId
 from holdfast.repository.format.rules import HistoryState
 from holdfast.repository.index.lookup import open_index, save_index
 from holdfast.repository.keyring import Passphrase
+from holdfast.repository.log.carried import carried_document
+from holdfast.repository.log.merging import Author, MergeRun, condemn_merged, merge_run
+from holdfast.repository.log.reading import StoredLog
+from holdfast.repository.log.spans import put_generation, put_span, seal_span
 from holdfast.repository.repository import Repository, add_slot, create_repository, open_repository, rotate
 from holdfast.sources.port import Entry, EntryType, Layout
 from holdfast.storage.port import Store
@@ -56,6 +62,16 @@ CONTENTS = {
     EXPIRED: {"gone": b"expired and pruned"},
 }
 """What each backup holds; the last one is expired, and its packs condemned and deleted."""
+
+LOG_START, LOG_END = 16 << 20, (17 << 20) + 5000
+LOG = (b"\x16\xd1record" * 150000)[:1_053_000] + noise(2000)
+"""The bytes of the log from ``LOG_START`` on: more than one frame."""
+DETAILS: JsonObject = {"kind": "postgres", "system_identifier": "8", "segment_bytes": 16 << 20}
+GENERATION = Generation("c3" * 16, 0, details={**DETAILS, "timeline": 1, "history": ""})
+HISTORY_FILE = f"1\t0/{LOG_END:X}\tno recovery target specified\n"
+FORKED = Generation(
+    "d4" * 16, 16 << 20, GENERATION.id, LOG_END, {**DETAILS, "timeline": 2, "history": HISTORY_FILE * 20}
+)
 
 
 @contextmanager
@@ -153,6 +169,32 @@ def build(store: Store) -> None:
         lease["renewed_at"] = format_time(NOW)
         data, _ = area.seal(area.claim(ObjectType.LEASE, b"physical"), [encode_document(lease)])  # type: ignore[arg-type]
         store.put(names.lease(area.keys.area, "physical"), data)
+        write_log(area, executor)
+
+
+def write_log(area: Area, executor: Executor) -> None:
+    """Store a log of two generations: two spans that overlap, the one they were merged into, and a gap."""
+    for generation in (GENERATION, FORKED):
+        put_generation(area, generation, NOW)
+    at = [NOW + timedelta(seconds=second) for second in range(4)]
+    first = (Sample(at[0], LOG_START), Sample(at[1], LOG_START + 800))
+    put_piece(area, GENERATION, LOG_START, LOG_START + 1000, SpanHeader(first, None, identity_of(GENERATION), at[1]))
+    second = SpanHeader((Sample(at[2], LOG_END),), None, identity_of(GENERATION), at[2])
+    put_piece(area, GENERATION, LOG_START + 900, LOG_END, second)
+    log = StoredLog(area, executor)
+    stretch = Stretch(LOG_START, LOG_END)
+    merge_run(log, area, MergeRun(GENERATION.id, stretch, tuple(log.spans(GENERATION.id))))
+    gap = SpanHeader((), "the slot was lost \u00e9", identity_of(FORKED), at[3])
+    put_piece(area, FORKED, LOG_END + 100, LOG_END + 200, gap)
+    condemn_merged(area, histories.read_history(area, executor, None), Author(RUN, "here", NOW + timedelta(hours=9)))
+    lease = {"holder": RUN, "host": "here", "place": "", "process": 1, "born": "", "state": "free"}
+    lease |= {"renewed_at": format_time(NOW), "carried": carried_document(FORKED.id, Sample(at[3], LOG_END + 200))}
+    data, _ = area.seal(area.claim(ObjectType.LEASE, b"log"), [encode_document(lease)])  # type: ignore[arg-type]
+    area.store.put(names.lease(area.keys.area, "log"), data)
+
+
+def put_piece(area: Area, generation: Generation, start: int, end: int, header: SpanHeader) -> None:
+    put_span(area, seal_span(area, generation.id, start, LOG[start - LOG_START : end - LOG_START], header))
 
 
 def objects_of(store: Store) -> dict[str, bytes]:

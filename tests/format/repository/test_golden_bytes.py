@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import struct
 from concurrent.futures import Executor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,13 @@ from tests.format.repository.golden_repository import (
     APPLICATION,
     CONTENTS,
     FIRST,
+    FORKED,
+    GENERATION,
     HOST_KEY_FILE,
     KEY_FILE,
+    LOG,
+    LOG_END,
+    LOG_START,
     PASSPHRASE,
     SECOND,
     SOURCE,
@@ -26,9 +32,10 @@ from tests.format.repository.golden_repository import (
     load,
     objects_of,
 )
-from tests.unit.repository.repository_examples import contents, live, memory
+from tests.unit.repository.repository_examples import NOW, contents, live, memory
 
 from holdfast.model.errors import KeyInvalid
+from holdfast.model.logs import Stretch
 from holdfast.model.secrets import Secret
 from holdfast.repository import history as histories
 from holdfast.repository.checking import check_area
@@ -41,6 +48,7 @@ from holdfast.repository.format.names import ChunkId, RepositoryId
 from holdfast.repository.format.tree import TreeEntry, encode_line
 from holdfast.repository.index.lookup import open_index
 from holdfast.repository.keyring import Passphrase, Unlock
+from holdfast.repository.log.reading import StoredLog
 from holdfast.repository.repository import open_repository
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
@@ -73,14 +81,46 @@ def test_every_golden_repository_opens_and_restores_exactly(path: Path, unlock: 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_every_golden_repository_has_the_history_it_had(path: Path, executor: Executor) -> None:
     history = histories.read_history(area_in(open_repository(filled(path), [KEY_FILE])), executor, None)
-    kinds = ["backup", "backup", "backup", "hold", "verified", "adopt", "expire", "prune", "release"]
+    kinds = ["backup", "backup", "backup", "hold", "verified", "adopt", "expire", "prune", "release", "condemn"]
     assert [entry.kind for entry, _ in history.entries] == [EntryKind(kind) for kind in kinds]
-    assert [entry.epoch for entry, _ in history.entries] == [1, 1, 2, 2, 2, 2, 2, 2, 2]
+    assert [entry.epoch for entry, _ in history.entries] == [1, 1, 2, 2, 2, 2, 2, 2, 2, 2]
     assert all(entry.counts for entry, _ in history.entries)
     state = history.state
     assert state.live == ((1, FIRST), (3, SECOND))
     assert (state.held, state.verified, state.identity) == (frozenset(), {SECOND}, (("system_identifier", "8"),))
     assert (state.checkpoint, len(state.condemned)) == (8, 2)
+    assert state.log_ends == ((GENERATION.id, LOG_END), (FORKED.id, LOG_END + 200))
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_the_log_of_every_golden_repository_reads_back(path: Path, executor: Executor) -> None:
+    area = area_in(open_repository(filled(path), [KEY_FILE]))
+    log = StoredLog(area, executor)
+    assert list(log.generations()) == [GENERATION, FORKED]
+    assert log.stretches(GENERATION.id) == [Stretch(LOG_START, LOG_END)]
+    assert b"".join(log.read(GENERATION.id, Stretch(LOG_START, LOG_END))) == LOG[: LOG_END - LOG_START]
+    assert [log.header(span).merged for span in log.spans(GENERATION.id)] == [0, 2, 0]
+    assert [one.position - LOG_START for one in log.samples(GENERATION.id, Stretch(0, LOG_END))] == [
+        0,
+        800,
+        LOG_END - LOG_START,
+    ]
+    assert log.gap_reason(FORKED.id, LOG_END + 100) == "the slot was lost \u00e9"
+    carried = log.carried(FORKED.id)
+    assert carried is not None
+    assert (carried.at, carried.position) == (NOW + timedelta(seconds=3), LOG_END + 200)
+
+
+def test_a_condemn_entry_names_the_span_that_stays(executor: Executor) -> None:
+    area = area_in(open_repository(filled(NEWEST), [KEY_FILE]))
+    entry, _ = histories.read_entry(area, 10)
+    (kept,) = entry.spans
+    assert (kept.generation, kept.start, kept.end) == (GENERATION.id, LOG_START, LOG_END)
+    claim = area.claim(ObjectType.HISTORY, area.store_id + (10).to_bytes(8, "little"))
+    frames = area.open("entry 10", claim, area.store.get(names.history_entry(area.keys.area, 10)))
+    row = bytes.fromhex(GENERATION.id) + struct.pack("<QQ", LOG_START, LOG_END) + bytes.fromhex(kept.digest)
+    assert frames[1] == row
+    assert f'"log_ends":{{"{GENERATION.id}":"{LOG_END:016x}"'.encode() in frames[0]
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
@@ -139,6 +179,8 @@ WRITTEN = [
     ObjectType.RUN,
     ObjectType.INDEX,
     ObjectType.LEASE,
+    ObjectType.LOG_GENERATION,
+    ObjectType.LOG_SPAN,
 ]
 
 

@@ -68,10 +68,13 @@ def capture(
 
 
 def prepare_start(data_folder: Path) -> None:
-    """Add what makes a plain recovery: to consistency, then promoted, with nothing but its own log."""
+    """Add what makes a plain recovery: to the end of its own log, then promoted.
+
+    No target: ``immediate`` is only reached where one more record follows, and a backup may end with its segment.
+    """
     (data_folder / "recovery.signal").touch()
     with (data_folder / "postgresql.auto.conf").open("a") as conf:
-        conf.write("restore_command = 'false'\nrecovery_target = 'immediate'\nrecovery_target_action = 'promote'\n")
+        conf.write("restore_command = 'false'\n")
         conf.write("recovery_target_timeline = 'current'\n")
 
 

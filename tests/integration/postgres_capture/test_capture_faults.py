@@ -36,6 +36,7 @@ from holdfast.sandbox import PostgresSettings, ThrowawayPostgres
 from holdfast.sandbox.account import server_account
 from holdfast.sandbox.folders import hand_over
 from holdfast.sources.port import Identity
+from holdfast.sources.postgres.logical.names import WITNESS
 from holdfast.sources.postgres.settings import Checkpoint, settings_from_dsn
 
 OLDEST_AND_NEWEST = pytest.mark.parametrize("postgres_major", [15, 18], indirect=True)
@@ -84,7 +85,7 @@ def test_without_a_line_for_replication_a_database_serves(
     replace_hba(postgres_server, "host postgres all 127.0.0.1/32 trust")
     settings = settings_from_dsn(dsn(postgres_server, "postgres").replace("dbname=postgres", "dbname=template1"))
     taken = capture(postgres_server, server_folder, settings=settings)
-    assert taken.sink.paths[-1] == "backup_manifest"
+    assert taken.sink.paths[-2:] == ["backup_manifest", WITNESS]
 
 
 @OLDEST_AND_NEWEST
@@ -183,7 +184,7 @@ def test_a_verified_tls_connection_carries_a_whole_backup(
 
     taken = capture(server, server_folder, settings=replace(settings, tls_root_certificate=certificate))
 
-    assert taken.sink.paths[-1] == "backup_manifest"
+    assert taken.sink.paths[-2:] == ["backup_manifest", WITNESS]
     plain = server_folder / "plain"
     plain.mkdir()
     with pytest.raises(Denied, match="pg_hba"):
@@ -376,7 +377,7 @@ def test_damaged_pages_are_found_in_each_way_and_the_backup_is_kept(
     assert "1 page wrong checksum (block 1)" in detail
     assert "1 page changed after the end of the backup (block 2)" in detail
     assert "1 page marked unused but not zero (block 3)" in detail
-    assert taken.sink.paths[-1] == "backup_manifest"
+    assert taken.sink.paths[-2:] == ["backup_manifest", WITNESS]
     assert taken.captured.position
 
 

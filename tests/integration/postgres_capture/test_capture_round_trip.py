@@ -31,6 +31,7 @@ from holdfast.sandbox.folders import hand_over, make_private_folder
 from holdfast.sandbox.ports import LOCAL_ADDRESS
 from holdfast.sources.port import EntryType, Layout
 from holdfast.sources.postgres.details import BackupDetails, parse_lsn
+from holdfast.sources.postgres.logical.names import WITNESS
 from holdfast.sources.postgres.server_settings import FOLDER
 
 OLDEST_AND_NEWEST = pytest.mark.parametrize("postgres_major", [15, 18], indirect=True)
@@ -187,7 +188,7 @@ def test_the_capture_tells_what_a_restore_needs(
     assert sink.links == {f"pg_tblspc/{oid}": str(place)}
     assert parse_lsn(details.start_lsn) < parse_lsn(details.stop_lsn)
     assert dict(captured.identity.facts)["major_version"] == str(postgres_major)
-    assert sink.paths[-1] == "backup_manifest"
+    assert sink.paths[-2:] == ["backup_manifest", WITNESS]
     assert sink.expected_bytes is not None
     assert "tablespace_map" not in sink.paths
     assert not any(path.startswith("pg_replslot/") for path in sink.paths)

@@ -59,7 +59,7 @@ def use_and_damage(small: Small, servers: PostgresServers, folder: Path) -> None
     (folder / "global" / "stray link").symlink_to(folder.parent)
 
 
-def test_a_used_and_damaged_copy_is_brought_back_exactly(
+def test_r2_a_used_and_damaged_copy_is_brought_back_exactly(
     small: Small, postgres_servers: PostgresServers, server_folder: Path
 ) -> None:
     target = server_folder / "data"
@@ -109,7 +109,7 @@ def restore_and_die(small: Small, target: Path, share: float) -> None:
 
 
 @OLDEST_AND_NEWEST
-def test_a_restore_that_was_killed_does_not_start_and_is_finished_by_a_delta(
+def test_r7_a_restore_that_was_killed_does_not_start_and_is_finished_by_a_delta(
     small: Small, postgres_servers: PostgresServers, server_folder: Path
 ) -> None:
     target = server_folder / "data"

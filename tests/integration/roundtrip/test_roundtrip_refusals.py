@@ -17,7 +17,7 @@ pytestmark = pytest.mark.parametrize("small", [18], indirect=True, ids=["pg18"])
 
 
 @pytest.mark.parametrize("delta", [False, True])
-def test_the_folder_of_a_running_server_is_no_target(small: Small, delta: bool) -> None:
+def test_r3_the_folder_of_a_running_server_is_no_target(small: Small, delta: bool) -> None:
     for place in (small.server.data_folder, small.server.data_folder / "base"):
         with pytest.raises(Conflict, match="runs on") as refused:
             small.engine.restore(small.backup, place, delta=delta)
@@ -51,7 +51,7 @@ def test_a_tablespace_that_the_backup_does_not_have_cannot_be_mapped(small: Smal
     assert list(server_folder.iterdir()) == []
 
 
-def test_a_place_of_a_tablespace_that_is_not_empty_is_refused(small: Small, server_folder: Path) -> None:
+def test_r1_a_place_of_a_tablespace_that_is_not_empty_is_refused(small: Small, server_folder: Path) -> None:
     mapped = server_folder / "mapped"
     mapped.mkdir()
     (mapped / "letter").write_text("mine")

@@ -53,7 +53,7 @@ def test_yesterday_is_the_day_before_in_the_configured_zone() -> None:
 
 
 @pytest.mark.parametrize("text", ["2026-03-01T14:30:00", "yesterday 14:30", "today 09:00"])
-def test_a_time_without_a_zone_is_refused_unless_one_is_configured(text: str) -> None:
+def test_r5_a_time_without_a_zone_is_refused_unless_one_is_configured(text: str) -> None:
     with pytest.raises(ConfigInvalid, match="has no zone") as refused:
         parse_moment(text, now=NOW, zone=None)
     assert "timezone:" in refused.value.hint

@@ -34,6 +34,7 @@ from holdfast.repository.format.entry import (
     Checkpoint,
     EntryKind,
     HistoryEntry,
+    Mark,
     encode_entry,
     parse_entry,
 )
@@ -101,9 +102,14 @@ def test_an_entry_comes_back(
     if kind is EntryKind.PRUNE:
         live = tuple((number + 1, backup) for number, backup in enumerate(backups))
         point = Checkpoint(live, tuple(held), tuple(backups), (("id", "7"),) if held else None, tuple(condemned))
+        point = replace(point, marks=(Mark(reason, NOW, {"lsn": "0/3000028"}),) if held else ())
         entry = replace(entry, checkpoint=point)
     elif kind is EntryKind.ADOPT:
         entry = replace(entry, identity=(("id", reason),), reason=reason)
+    elif kind is EntryKind.MARK:
+        entry = replace(entry, mark=Mark(reason, NOW, {"lsn": "0/3000028"}))
+    elif kind is EntryKind.CONDEMN:
+        entry = replace(entry, reason=reason)
     else:
         named = tuple(backups) if kind is EntryKind.EXPIRE else tuple(backups[:1])
         entry = replace(entry, backups=named, reason=reason)
@@ -226,6 +232,18 @@ def test_a_checkpoint_is_the_whole_truth_about_what_lies_below_it(executor: Exec
     whole = read(area, executor)
     area.store.delete(entry_name(area, 2))
     assert read(area, executor).state == whole.state
+
+
+def test_a_mark_is_kept_by_the_history_and_restated_by_a_checkpoint(executor: Executor) -> None:
+    area = area_of()
+    mark = Mark("before the deploy", NOW, {"lsn": "0/3000028"})
+    history = put(area, executor, backup_entry(area, A), entry_like(EntryKind.MARK, mark=mark))
+    assert read(area, executor).state.marks == (mark,)
+    assert history.state.live == ((1, A),)
+    point = rules.checkpoint_of(history.state, (), lambda pack: True)
+    put(area, executor, entry_like(EntryKind.PRUNE, checkpoint=point))
+    area.store.delete(entry_name(area, 2))
+    assert read(area, executor).state.marks == (mark,)
 
 
 def test_an_entry_below_the_checkpoint_may_be_missing_but_not_one_of_a_live_backup(executor: Executor) -> None:

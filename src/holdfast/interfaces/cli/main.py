@@ -11,6 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from holdfast.interfaces.cli.commands import (
+    adopt,
     backup,
     backups,
     check,
@@ -18,10 +19,14 @@ from holdfast.interfaces.cli.commands import (
     contents,
     demo,
     doctor,
+    follow,
     init,
     keys,
+    mark,
     restore,
     runs,
+    wal,
+    windows,
 )
 from holdfast.interfaces.cli.failures import tell_error
 from holdfast.interfaces.cli.groups import new_group
@@ -33,7 +38,24 @@ PROGRAM = "holdfast"
 _PURPOSE = "Protects a whole application, brings it back to one moment, and proves that it can."
 _EPILOG = "Every command: --config PATH, --json, --quiet, --verbose, --help. Tab completion: --install-completion."
 COLLECT_EVERY_OBJECTS = 50_000
-_FAMILIES = (init, doctor, config, demo, backup, backups, contents, runs, restore, check, keys)
+_FAMILIES = (
+    init,
+    doctor,
+    config,
+    demo,
+    backup,
+    follow,
+    wal,
+    mark,
+    backups,
+    windows,
+    contents,
+    runs,
+    restore,
+    check,
+    adopt,
+    keys,
+)
 
 
 def _print_version(value: bool) -> None:

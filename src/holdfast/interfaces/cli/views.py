@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         BackupOutcome,
         BackupSummary,
         EntryView,
+        ReachedPoint,
         RestoreOutcome,
         RestorePlan,
         SlotView,
@@ -66,7 +67,25 @@ def plan_view(plan: RestorePlan, repository: str) -> JsonObject:
         "repository": repository,
         "target": str(plan.target),
         "delta": plan.delta,
+        "point": point_view(plan.point),
         "tablespaces": [{"from": old, "to": str(new)} for old, new in plan.places],
+    }
+
+
+def point_view(point: ReachedPoint | None) -> JsonObject | None:
+    """Return the point in time that a restore reaches, None where it is a backup as it was."""
+    if point is None:
+        return None
+    return {
+        "asked": point.asked,
+        "at": format_time(point.at) if point.at is not None else None,
+        "position": point.position,
+        "inclusive": point.is_inclusive,
+        "timeline": point.timeline,
+        "transaction_at": format_time(point.transaction_at) if point.transaction_at is not None else None,
+        "transaction_xid": point.transaction_xid,
+        "log_bytes": point.log_bytes,
+        "notes": list(point.notes),
     }
 
 
@@ -77,6 +96,7 @@ def restored_view(outcome: RestoreOutcome, notes: Sequence[str], start: str | No
         "event": "restore",
         "source": plan.source,
         "id": plan.backup.id,
+        "point": point_view(plan.point),
         "target": str(plan.target),
         "tablespaces": [{"from": old, "to": str(new)} for old, new in plan.places],
         "files": outcome.files,

@@ -69,6 +69,8 @@ SIZE_MAX = {
     ObjectType.RECORD: 1 << 16,
     ObjectType.RUN: 16 << 20,
     ObjectType.LEASE: 1 << 16,
+    ObjectType.LOG_GENERATION: 1 << 20,
+    ObjectType.LOG_SPAN: 80 << 20,
     ObjectType.STORE: 1 << 16,
 }
 """What a reader refuses to fetch more of, in bytes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import NewType
+from typing import NamedTuple, NewType
 
 RepositoryId = NewType("RepositoryId", bytes)
 AreaId = NewType("AreaId", bytes)
@@ -25,6 +25,16 @@ HISTORY_NUMBER_MAX = 10**12 - 1
 _PACK = re.compile(r"areas/[0-9a-f]{32}/packs/([0-9a-f]{2})/([0-9a-f]{64})")
 _CATALOG = re.compile(r"catalog/([0-9a-f]{32})/[0-9a-f]{64}")
 _HISTORY = re.compile(r"areas/[0-9a-f]{32}/history/([0-9]{12})")
+_SPAN = re.compile(r"([0-9a-f]{32})/(?:([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]{64})|generation)")
+
+
+class SpanName(NamedTuple):
+    """What a span's name says: generation, positions ``[start, end)``, object hash. A tuple: there are very many."""
+
+    generation: str
+    start: int
+    end: int
+    digest: str
 
 
 def slot(slot_id: SlotId) -> str:
@@ -83,6 +93,31 @@ def index_segment(area: AreaId, object_hash: bytes) -> str:
 
 def lease(area: AreaId, lane: str) -> str:
     return f"volatile/areas/{area.hex()}/leases/{lane}"
+
+
+def log(area: AreaId) -> str:
+    return f"areas/{area.hex()}/log/"
+
+
+def log_generation(area: AreaId, generation: str) -> str:
+    return f"{log(area)}{generation}/generation"
+
+
+def log_span(area: AreaId, span: SpanName) -> str:
+    return f"{log(area)}{span.generation}/{span.start:016x}-{span.end:016x}-{span.digest}"
+
+
+def parse_log(area: AreaId, name: str) -> SpanName | str | None:
+    """Return the span, or the id of the generation, that a listed log name stands for; None for any other name."""
+    place = log(area)
+    match = _SPAN.fullmatch(name, len(place)) if name.startswith(place) else None
+    if match is None:
+        return None
+    generation, start, end, digest = match.groups()
+    if start is None:
+        return str(generation)
+    first, stop = int(start, 16), int(end, 16)
+    return SpanName(generation, first, stop, digest) if first < stop else None
 
 
 def parse_pack(name: str) -> PackName | None:

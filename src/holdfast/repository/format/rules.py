@@ -5,17 +5,22 @@ Pure functions on small values. The program and the model check of the tests use
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from holdfast.model.errors import Conflict, IntegrityBroken
-from holdfast.repository.format.entry import Checkpoint, EntryKind, Facts, HistoryEntry
-from holdfast.repository.format.names import BackupId, PackName
+from holdfast.repository.format.entry import Checkpoint, EntryKind, Facts, HistoryEntry, Mark, Positions
+from holdfast.repository.format.names import BackupId, PackName, SpanName
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryState:
-    """What entries up to ``head`` mean. ``live`` are (number, backup) of live backups, oldest first."""
+    """What entries up to ``head`` mean. ``live`` are (number, backup) of live backups, oldest first.
+
+    ``log_ends`` is the furthest end that any entry told of each generation of the log, ``log_starts`` where it begins.
+    """
 
     head: int = 0
     live: tuple[tuple[int, BackupId], ...] = ()
@@ -25,6 +30,9 @@ class HistoryState:
     condemned: frozenset[PackName] = frozenset()
     checkpoint: int = 0
     unknown: tuple[int, ...] = ()
+    log_ends: Positions = ()
+    log_starts: Positions = ()
+    marks: tuple[Mark, ...] = ()
 
     @property
     def live_ids(self) -> frozenset[BackupId]:
@@ -38,6 +46,9 @@ def apply(state: HistoryState, entry: HistoryEntry) -> HistoryState:
         return state
     if entry.needs:
         return replace(state, unknown=(*state.unknown, entry.number))
+    if entry.log_ends or entry.log_starts:
+        ends, starts = furthest(state.log_ends, entry.log_ends), furthest(state.log_starts, entry.log_starts)
+        state = replace(state, log_ends=ends, log_starts=starts)
     named = frozenset(entry.backups)
     match entry.kind:
         case EntryKind.BACKUP:
@@ -55,8 +66,65 @@ def apply(state: HistoryState, entry: HistoryEntry) -> HistoryState:
             return replace(state, identity=entry.identity)
         case EntryKind.PRUNE:
             return _after_checkpoint(state, entry.checkpoint)
-        case None:
-            return state
+        case EntryKind.MARK:
+            return replace(state, marks=(*state.marks, entry.mark)) if entry.mark is not None else state
+        case EntryKind.CONDEMN | None:
+            return state  # which spans it lets go, their positions tell: what covers them is still listed, or not
+
+
+def furthest(known: Positions, told: Positions) -> Positions:
+    """Return for each generation the furthest of two positions."""
+    positions = dict(known)
+    for generation, position in told:
+        positions[generation] = max(position, positions.get(generation, 0))
+    return tuple(sorted(positions.items()))
+
+
+def shortened(state: HistoryState, listed: Positions) -> Positions:
+    """Return the generations whose log ends before the end that the history tells, with that end.
+
+    ``listed`` are the ends of the spans that are there. A generation given up whole is not missed.
+    """
+    there, starts = dict(listed), dict(state.log_starts)
+    return tuple(
+        (generation, end)
+        for generation, end in state.log_ends
+        if there.get(generation, 0) < end and starts.get(generation, 0) < end
+    )
+
+
+def keepers_of(kept: Iterable[SpanName], listed: Iterable[SpanName]) -> list[tuple[SpanName, SpanName]]:
+    """Return the listed spans that lie within a span that is kept, each with that one.
+
+    Of two kept ones with the same positions the one with the lower hash stays, so that never each makes room for the
+    other. Whoever deletes proves first that the keeper is there and has the same bytes.
+    """
+    by_generation: dict[str, list[SpanName]] = {}
+    for span in sorted(kept):
+        by_generation.setdefault(span.generation, []).append(span)
+    furthest_by = {
+        generation: list(itertools.accumulate(spans, _further)) for generation, spans in by_generation.items()
+    }
+    found = []
+    for span in listed:
+        spans = by_generation.get(span.generation, [])
+        place = bisect.bisect_right(spans, span.start, key=lambda one: one.start)
+        keeper = furthest_by[span.generation][place - 1] if place else None
+        if keeper is not None and keeper.end >= span.end and _stays(keeper, span):
+            found.append((span, keeper))
+    return found
+
+
+def _further(one: SpanName, other: SpanName) -> SpanName:
+    if one.end != other.end:
+        return one if one.end > other.end else other
+    return one if _stays(one, other) else other
+
+
+def _stays(keeper: SpanName, span: SpanName) -> bool:
+    """Whether the first of two spans, that covers the second, is the one to stay."""
+    size, other = keeper.end - keeper.start, span.end - span.start
+    return size > other or (size == other and keeper.digest < span.digest)
 
 
 def _after_checkpoint(state: HistoryState, checkpoint: Checkpoint) -> HistoryState:
@@ -69,6 +137,7 @@ def _after_checkpoint(state: HistoryState, checkpoint: Checkpoint) -> HistorySta
         identity=checkpoint.identity,
         condemned=frozenset(checkpoint.condemned),
         checkpoint=state.head,
+        marks=checkpoint.marks,
     )
 
 
@@ -117,6 +186,7 @@ def checkpoint_of(
         verified=tuple(sorted(state.verified)),
         identity=state.identity,
         condemned=tuple(name for name in listed if name in state.condemned or not needed_by_live(name)),
+        marks=state.marks,
     )
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from holdfast.model.documents import JsonObject
+from holdfast.model.documents import JsonObject, encode_document
 from holdfast.model.errors import Denied, SourceFailed, Unavailable
-from holdfast.sources.port import Captured, CaptureRequest, Probe, StreamSink
+from holdfast.sources.port import Captured, CaptureRequest, Entry, Identity, LogSink, Probe, StreamSink
 from holdfast.sources.postgres import proof
 from holdfast.sources.postgres.basebackup import BackupEnd, run_base_backup
 from holdfast.sources.postgres.checksums import PAGE_BYTES
@@ -19,6 +20,7 @@ from holdfast.sources.postgres.damage import assess
 from holdfast.sources.postgres.details import BackupDetails, format_lsn
 from holdfast.sources.postgres.in_place import SETTING, InPlaceRule
 from holdfast.sources.postgres.intake import LABEL_PATH, Intake, read_label
+from holdfast.sources.postgres.logical.names import WITNESS
 from holdfast.sources.postgres.manifest import ManifestFacts
 from holdfast.sources.postgres.server import (
     KIND,
@@ -89,10 +91,11 @@ class PostgresSource:
         Both tiers read all: an incremental stores only what changed. Raises as the contract says; a page found broken
         is no error but ``damage``.
         """
-        started_at = self._now()
+        started_at, begun = self._now(), time.monotonic()
         with open_replication(self._settings) as session:
             session.stop_requested = request.stop_requested
             evidence = self._stream(session, request, sink)
+            self._witness(session, evidence, sink, begun)
         details = _details(evidence)
         sink.drain()  # Only now was every page looked at.
         scanner = evidence.intake.scanner
@@ -107,6 +110,25 @@ class PostgresSource:
             damage=damage,
             notices=(*_notices(evidence), *warned),
         )
+
+    def follow(
+        self,
+        sink: LogSink,
+        stop_requested: Callable[[], bool],
+        tell: Callable[[str], None],
+        *,
+        slot: str | None = None,
+        expected: Identity | None = None,
+    ) -> None:
+        """Follow the log until asked to stop, holding it back on the server with ``slot``, ours alone.
+
+        ``expected`` is the identity that the source has by its backups. Raises as the contract says.
+        """
+        from holdfast.sources.postgres.follow.follower import Follower, FollowOrder
+        from holdfast.sources.postgres.follow.slots import slot_name
+
+        order = FollowOrder(self._name, self._settings, slot or slot_name(self._name), expected)
+        Follower(order, sink, stop_requested, tell).run()
 
     def _stream(self, session: Session, request: CaptureRequest, sink: StreamSink) -> _Evidence:
         require_supported(session.server_version)
@@ -129,6 +151,27 @@ class PostgresSource:
         proof.require_whole_log(intake, server, end)
         proof.require_manifest_agrees(manifest, server, end)
         return _Evidence(server, configuration, intake, end, manifest, asked is not None)
+
+    def _witness(self, session: Session, evidence: _Evidence, sink: StreamSink, begun: float) -> None:
+        """Put what is known of the content beside it; reads rows for a share of the time the backup took so far."""
+        from holdfast.sources.postgres.witnessed.tables import Budget
+        from holdfast.sources.postgres.witnessed.taking import Cluster, take_witness
+
+        server, intake = evidence.server, evidence.intake
+        cluster = Cluster(
+            server=server,
+            taken_at=self._now(),
+            reserved_lsn=intake.reserved_lsn,
+            stop_lsn=evidence.end.lsn,
+            files=evidence.manifest.files,
+            size_bytes=intake.size_bytes,
+            sizes=intake.database_sizes,
+        )
+        now = time.monotonic()
+        budget = Budget(now + (now - begun) * self._settings.witness_share)
+        stream = sink.open(Entry(WITNESS))
+        stream.write(encode_document(take_witness(session, self._settings, cluster, budget)))
+        stream.close()
 
 
 @contextmanager

@@ -186,6 +186,51 @@ class Session:
         except OperationalError as error:
             raise self._lost(error) from error
 
+    @property
+    def socket(self) -> int:
+        """The socket's descriptor, to wait for it beside other things."""
+        return self._pgconn.socket
+
+    @property
+    def backend_pid(self) -> int:
+        """The process id of the server's side."""
+        return self._pgconn.backend_pid
+
+    def take_copy_message(self) -> tuple[int, memoryview]:
+        """Return size and bytes of the next message of a running copy, without waiting: 0 is none yet, -1 the end."""
+        try:
+            return self._pgconn.get_copy_data(1)
+        except OperationalError as error:
+            raise self._lost(error) from error
+
+    def look(self) -> None:
+        """Take what has arrived into libpq's buffer, without waiting."""
+        try:
+            self._pgconn.consume_input()
+        except OperationalError as error:
+            raise self._lost(error) from error
+
+    def put_copy_message(self, data: bytes) -> None:
+        """Hand a message of a running copy over to be sent; ``flush`` sends it."""
+        try:
+            self._pgconn.put_copy_data(data)
+        except OperationalError as error:
+            raise self._lost(error) from error
+
+    def end_copy(self) -> None:
+        """Say that no message of ours follows in a running copy; ``flush`` sends it."""
+        try:
+            self._pgconn.put_copy_end()
+        except OperationalError as error:
+            raise self._lost(error) from error
+
+    def flush(self) -> bool:
+        """Send what waits, without waiting; return whether all of it is gone."""
+        try:
+            return self._pgconn.flush() == 0
+        except OperationalError as error:
+            raise self._lost(error) from error
+
     def cancel(self) -> None:
         """Ask the server to cancel what runs, and take its answer within a bound. Never raises; close follows."""
         self.stop_requested = lambda: False

@@ -27,6 +27,7 @@ KEPT_BYTES_MAX = 64 * 1024
 """The most that is kept of a file whose content the checks read; they are far smaller."""
 
 _SEGMENT = re.compile(rf"{WAL_PREFIX}[0-9A-F]{{24}}")
+_DATABASE = re.compile(r"(?:base|pg_tblspc/\d+/[^/]+)/(\d+)/")
 _ARCHIVE = re.compile(r"(?:base|(\d+))\.tar")
 
 
@@ -44,13 +45,13 @@ class Intake:
 
     ``sizes`` has what the manifest must list (and is used up by it), ``wal_sizes`` the segments of the log; ``kept``
     the content of the label and the control file, and the header of each WAL segment; ``unlogged`` how many relations
-    come back empty.
+    come back empty; ``database_sizes`` the bytes of files by database oid, ``size_bytes`` those of all.
     """
 
     def __init__(self, sink: StreamSink, server: ServerFacts, reserved_lsn: int, in_place: InPlaceRule) -> None:
         self._in_place = in_place
         self._sink = sink
-        self._reserved_lsn = reserved_lsn
+        self.reserved_lsn = reserved_lsn
         self._server = server
         self._archive: ArchiveReader | None = None
         self._prefix = ""
@@ -62,6 +63,8 @@ class Intake:
         self.sizes: dict[str, int] = {}
         self.wal_sizes: dict[str, int] = {}
         self.kept: dict[str, bytes] = {}
+        self.database_sizes: dict[str, int] = {}
+        self.size_bytes = 0
         self.unlogged = 0
         self.has_configuration = False
 
@@ -80,9 +83,9 @@ class Intake:
     def begin(self, start: BackupStart) -> None:
         """Take the facts of the start; refuse at once a log that is not held back from there on."""
         self._start = start
-        if start.lsn < self._reserved_lsn:
+        if start.lsn < self.reserved_lsn:
             raise SourceFailed(
-                f"the log is held back from {format_lsn(self._reserved_lsn)} only, after the backup's start",
+                f"the log is held back from {format_lsn(self.reserved_lsn)} only, after the backup's start",
                 hint="Run the backup again.",
             )
         self._in_place.check_listed(start.tablespaces)
@@ -176,6 +179,9 @@ class Intake:
         # Of what lies in pg_wal the manifest leaves out the segments only, not history files and archive marks.
         sizes = self.wal_sizes if _SEGMENT.fullmatch(file.path) else self.sizes
         sizes[file.path] = file.size_bytes
+        self.size_bytes += file.size_bytes
+        if of := _DATABASE.match(file.path):
+            self.database_sizes[of[1]] = self.database_sizes.get(of[1], 0) + file.size_bytes
         if file.keep_bytes:
             self.kept[file.path] = bytes(file.kept)
 

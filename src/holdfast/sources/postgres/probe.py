@@ -13,6 +13,7 @@ from holdfast.sources.postgres.connection import Mode, Session, open_replication
 from holdfast.sources.postgres.failures import Refusal, classify
 from holdfast.sources.postgres.probe_facts import ServerView, narrow_view, read_view
 from holdfast.sources.postgres.probe_findings import judge, replication_finding
+from holdfast.sources.postgres.probe_log import judge_log, read_log_facts
 from holdfast.sources.postgres.roles import ROLE_NAME, access_line, complete_role, create_role
 from holdfast.sources.postgres.server import KIND, ServerFacts, read_server
 from holdfast.sources.postgres.settings import PostgresSettings, parse_dsn
@@ -63,6 +64,7 @@ def _look_by_sql(settings: PostgresSettings, now: Callable[[], datetime], seen: 
     try:
         with _open_sql(settings) as session:
             seen.view = read_view(session, now)
+            log = read_log_facts(session, settings)
         if seen.view is None:
             raise SourceFailed("the server does not answer SQL as PostgreSQL does", hint="is a proxy in between?")
     except Interrupted:
@@ -72,6 +74,7 @@ def _look_by_sql(settings: PostgresSettings, now: Callable[[], datetime], seen: 
     else:
         seen.add("connection", Severity.OK, f"connected to database {seen.view.database} as {seen.view.role}", "")
         seen.findings.extend(judge(seen.view))
+        seen.findings.extend(judge_log(log))
 
 
 def _open_sql(settings: PostgresSettings) -> Session:

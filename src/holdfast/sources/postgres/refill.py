@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from holdfast.model.documents import JsonObject
 from holdfast.model.errors import IntegrityBroken
-from holdfast.sources.port import BESIDE_PREFIX, EntryType, FileStep, FolderPlan, FolderTarget, StoredEntry
+from holdfast.sources.port import BESIDE_PREFIX, EntryType, FileStep, FolderPlan, FolderTarget, LogFile, StoredEntry
 from holdfast.sources.postgres.details import BackupDetails, Tablespace
+from holdfast.sources.postgres.locate import Target
 from holdfast.sources.postgres.recovery import auto_conf, isolation_settings, raised_minimums, recovery_settings
 from holdfast.sources.postgres.refill_configuration import (
     AUTO_FILE,
@@ -26,6 +27,7 @@ from holdfast.sources.postgres.refill_configuration import (
 )
 from holdfast.sources.postgres.refill_host import host_changes
 from holdfast.sources.postgres.refill_locations import PlacedTablespace, absolute, beside, place_tablespaces
+from holdfast.sources.postgres.refill_log import plan_log, recovery_target, refuse_other_base
 from holdfast.sources.postgres.refill_notes import backup_notes
 from holdfast.sources.postgres.refill_target import refuse_folder, refuse_other_system
 from holdfast.sources.postgres.refill_wal import STATUS_FOLDER, WAL_FOLDER, choose_wal
@@ -61,7 +63,13 @@ PASSAGE_MODE = 0o711
 
 
 class PostgresFolderRefill:
-    """Keeps the ``FolderRefill`` contract for physical backups of PostgreSQL 15 to 18."""
+    """Keeps the ``FolderRefill`` contract for physical backups of PostgreSQL 15 to 18.
+
+    With a ``target`` the folder takes the stored log up to there too, and its server stops exactly at it.
+    """
+
+    def __init__(self, target: Target | None = None) -> None:
+        self._target = target if target is not None and not target.is_whole_backup else None
 
     def refuse_target(self, target: FolderTarget) -> None:
         """Raise ``Conflict`` where a server runs on the target, ``ConfigInvalid`` where it can be no data folder."""
@@ -77,7 +85,9 @@ class PostgresFolderRefill:
         """
         known = BackupDetails.from_document(details)
         refuse_other_system(absolute(target.folder), known.system_identifier)
-        layout = _Layout(absolute(target.folder), known, tuple(entries))
+        if self._target is not None:
+            refuse_other_base(known, self._target)
+        layout = _Layout(absolute(target.folder), known, tuple(entries), self._target)
         layout.place(target)
         layout.sort()
         return layout.plan(read)
@@ -90,6 +100,7 @@ class _Layout:
     folder: Path
     details: BackupDetails
     entries: tuple[StoredEntry, ...]
+    target: Target | None = None
     placed: dict[str, PlacedTablespace] = field(default_factory=dict)
     folders: dict[str, int] = field(default_factory=dict)
     files: dict[str, int] = field(default_factory=dict)
@@ -139,7 +150,7 @@ class _Layout:
         """Return the finished plan."""
         group = self.folders.get("global", 0) & GROUP_ACCESS
         folder_mode, file_mode = (0o750, 0o640) if group else (0o700, 0o600)
-        wal_steps, made = self._wal()
+        wal_steps, log_files, made = self._wal(file_mode)
         configuration, notes = self._configuration(read)
         made.update(configuration)
         made[SIGNAL_FILE] = b""
@@ -153,7 +164,8 @@ class _Layout:
             generated=tuple((self._path(path), content, file_mode) for path, content in made.items()),
             links=tuple((self.folder / path, str(space.new)) for path, space in self.placed.items()),
             last=(self._step(control, None),),
-            notes=(*backup_notes(self.details, self.files, tuple(self.placed.values())), *notes),
+            notes=(*backup_notes(self.details, self.files, tuple(self.placed.values()), self.target), *notes),
+            log=log_files,
         )
 
     def _folders(self, default_mode: int) -> tuple[tuple[Path, int], ...]:
@@ -177,13 +189,28 @@ class _Layout:
         top, _, below = path.partition("/")
         return bool(below) and top in EMPTIED_FOLDERS
 
-    def _wal(self) -> tuple[tuple[FileStep, ...], dict[str, bytes]]:
-        """Return the log's files up to the stop position, and the marks that they were archived already."""
+    def _wal(self, mode: int) -> tuple[tuple[FileStep, ...], tuple[LogFile, ...], dict[str, bytes]]:
+        """Return the log's files: of the backup up to its stop position, of the stored log up to the target.
+
+        Made are the marks that they were archived already, and the histories of timelines.
+        """
         below = {path: index for path, index in self.files.items() if posixpath.dirname(path) == WAL_FOLDER}
         sizes = ((posixpath.basename(path), self.entries[index].size_bytes) for path, index in below.items())
         choice = choose_wal(self.details, sizes)
-        steps = tuple(self._step(below[f"{WAL_FOLDER}/{name}"], zero_from) for name, zero_from in choice.kept)
-        return steps, {f"{STATUS_FOLDER}/{name}": b"" for name in choice.done}
+        made = {f"{STATUS_FOLDER}/{name}": b"" for name in choice.done}
+        files: tuple[LogFile, ...] = ()
+        histories: set[str] = set()
+        if self.target is not None:
+            planned = plan_log(self.details, self.target, self.folder / WAL_FOLDER, mode)
+            files = planned.files
+            made |= planned.made
+            histories = set(planned.made)
+        steps = tuple(
+            self._step(below[path], zero_from)
+            for name, zero_from in choice.kept
+            if (path := f"{WAL_FOLDER}/{name}") not in histories
+        )
+        return steps, files, made
 
     def _configuration(self, read: Callable[[int], bytes]) -> tuple[dict[str, bytes], tuple[str, ...]]:
         """Return the configuration files that are made, and what the operator should know about them."""
@@ -198,7 +225,10 @@ class _Layout:
         changes = host_changes(effective, self.folder, paths)
         minimums = raised_minimums(self.details, effective)
         ours = dict((*missing, *minimums, *changes.settings, *isolation_settings(self.details)))
-        made[AUTO_FILE] = auto_conf(found.auto_lines, (*ours.items(), *recovery_settings(self.details, effective)))
+        asked = recovery_target(self.target) if self.target is not None else None
+        made[AUTO_FILE] = auto_conf(
+            found.auto_lines, (*ours.items(), *recovery_settings(self.details, effective, asked))
+        )
         return made, (*notes, *self._library_notes(effective), *changes.notes)
 
     def _library_notes(self, effective: Mapping[str, str]) -> tuple[str, ...]:

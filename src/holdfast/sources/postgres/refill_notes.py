@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from holdfast.sources.postgres.details import BackupDetails
+from holdfast.sources.postgres.details import BackupDetails, format_lsn
+from holdfast.sources.postgres.locate import Target
 from holdfast.sources.postgres.refill_locations import PlacedTablespace
 
 _UNLOGGED = re.compile(r"(base|pg_tblspc)/.*/\d+_init")
 
 
-def backup_notes(details: BackupDetails, paths: Iterable[str], placed: Sequence[PlacedTablespace]) -> tuple[str, ...]:
+def backup_notes(
+    details: BackupDetails, paths: Iterable[str], placed: Sequence[PlacedTablespace], target: Target | None = None
+) -> tuple[str, ...]:
     """Return the facts of a backup that change how its copy is used."""
+    where = "" if target is None else f" up to {format_lsn(target.end)}"
     notes = [
-        f"start it with PostgreSQL {details.major} (pg_ctl start); it replays its own log and goes on alone, on a "
-        "timeline of its own; it takes writes once pg_is_in_recovery() is false, a moment after it takes connections",
+        f"start it with PostgreSQL {details.major} (pg_ctl start); it replays its own log{where} and goes on alone, "
+        "on its own timeline; it takes writes once pg_is_in_recovery() is false, a moment after it takes connections",
         "archiving, streaming, synchronous standbys and subscriptions are off in postgresql.auto.conf",
     ]
     notes += [f"tablespace {space.oid} lies in {space.new}; {space.old} is not touched" for space in placed]

@@ -37,9 +37,9 @@ class PostgresSettings:
 
     ``dsn`` is anything libpq takes, without secrets (``settings_from_dsn`` splits them off); what it leaves open libpq
     finds as usual: ``PG*`` variables, service files, password files. Bounds are in seconds; the one for connecting
-    yields to ``connect_timeout`` in the DSN or the environment. The last four are of logical backups: which databases
-    (none named: all), how many tables at a time, where the client programs are, and from which size on a table is only
-    counted and sampled for the witness.
+    yields to ``connect_timeout`` in the DSN or the environment. Of logical backups are: which databases (none named:
+    all), how many tables at a time, where the client programs are, and from which size on a table is only counted and
+    sampled for the witness. ``witness_share`` is the share of a physical backup's time that its witness may take.
     """
 
     dsn: str = field(default="", repr=False)
@@ -60,6 +60,7 @@ class PostgresSettings:
     jobs: int = 2
     programs: Path | None = None
     witness_bytes_max: int | None = None
+    witness_share: float = 0.1
 
     def __post_init__(self) -> None:
         low, high = MAX_RATE_KIB_RANGE

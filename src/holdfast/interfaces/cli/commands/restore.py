@@ -13,6 +13,17 @@ import typer
 
 from holdfast.interfaces.cli.asking import ask
 from holdfast.interfaces.cli.call import Call, Section, command
+from holdfast.interfaces.cli.commands.restore_points import (
+    AtOption,
+    LatestOption,
+    LsnOption,
+    MarkOption,
+    NameOption,
+    TimelineOption,
+    XidOption,
+    point_wish,
+    show_point,
+)
 from holdfast.interfaces.cli.commands.restore_server import ServerWish, restore_into_server
 from holdfast.interfaces.cli.completion import RepositoryOption, Sources
 from holdfast.interfaces.cli.failures import PartlyDone, error_view, tell_error
@@ -41,8 +52,15 @@ def restore(
     call: Call,
     source: Sources = None,
     backup: Annotated[
-        str, typer.Option("--backup", metavar="ID", help="Which backup; its id may be shortened.")
+        str, typer.Option("--backup", metavar="ID", help="Which backup, as it was; its id may be shortened.")
     ] = LATEST,
+    at: AtOption = None,
+    mark: MarkOption = None,
+    lsn: LsnOption = None,
+    xid: XidOption = None,
+    name: NameOption = None,
+    latest: LatestOption = False,
+    timeline: TimelineOption = None,
     into: Annotated[
         str | None,
         typer.Option("--into", metavar="TARGET", help="An empty or new folder, or postgresql://HOST/NEW_DATABASE."),
@@ -69,27 +87,30 @@ def restore(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before anything that is there is replaced.")] = False,
     repository: RepositoryOption = None,
 ) -> int:
-    """Bring backups back, into folders or into a running server.
+    """Bring sources back to a moment, into folders or into a running server.
 
-    Without names every source is restored, each into a folder of its own beside the live system. With --only,
+    Without names every source is restored, each into a folder of its own beside the live system. Without a moment it is
+    the latest that the stored log reaches, or the latest backup where no log is stored. With --only,
     --in-place or a URL a database or a part of it is loaded into a server and compared with what it was.
     """
     from holdfast.application.application import Application
 
     config = call.config()
+    options = {"at": at, "mark": mark, "lsn": lsn, "xid": xid, "name": name, "timeline": timeline, "latest": latest}
+    point = point_wish(config, options)
     if only is not None or in_place or into_table is not None or (into is not None and _URL.match(into)):
         if delta or tablespace:
             raise ConfigInvalid(
                 "--delta and --tablespace are for restores into folders", hint="Leave them out for a server."
             )
-        order = ServerWish(source or (), backup, into, only, into_table, in_place, plan, yes)
+        order = ServerWish(source or (), backup, into, only, into_table, in_place, plan, yes, point)
         return restore_into_server(call, config, order, repository)
     target = _folder(into)
     locations = [_location(text) for text in tablespace or ()]
     planner = Application(config, looking(call), repository)
     plans = [
-        planner.plan_restore(name, backup, target, locations, delta)
-        for name in _names(config, source or (), backup, several=target is None)
+        planner.plan_restore(each, backup, target, locations, delta, point)
+        for each in _names(config, source or (), backup, several=target is None)
     ]
     place = config.repository(repository)
     for chosen in plans:
@@ -149,7 +170,11 @@ def _show_plan(call: Call, config: Config, plan: RestorePlan, place: str) -> Non
     ended = f"{time_text(backup.ended_at, config.zone)}, {age_text(backup.ended_at, datetime.now(UTC))}"
     say(clean(f"restore {plan.source} of {config.application}"))
     say(clean(f"  backup      {backup.id} ({backup.tier}, {backup.form}), {size_text(backup.size_bytes)}"))
-    say(clean(f"  as it was   {ended}; position {backup.position}"))
+    if plan.point is None:
+        say(clean(f"  as it was   {ended}; position {backup.position}"))
+    else:
+        say(clean(f"  from then   {ended}; position {backup.position}"))
+        show_point(config, plan.point)
     say(clean(f"  from        {place}"))
     say(clean(f"  into        {plan.target}"))
     for old, new in plan.places:

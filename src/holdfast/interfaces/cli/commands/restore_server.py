@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.interfaces.cli.asking import ask
 from holdfast.interfaces.cli.call import Call
+from holdfast.interfaces.cli.commands.restore_points import show_point
 from holdfast.interfaces.cli.failures import PartlyDone, tell_error
 from holdfast.interfaces.cli.output import clean, say, say_event, tell
 from holdfast.interfaces.cli.progress import watching
@@ -17,6 +18,7 @@ from holdfast.model.errors import ConfigInvalid
 
 if TYPE_CHECKING:
     from holdfast.application.live import ServerRestoreOutcome, ServerRestorePlan
+    from holdfast.application.points import PointWish
     from holdfast.config.settings import Config
 
 DIFFERENCES_TOLD_MAX = 20
@@ -34,6 +36,7 @@ class ServerWish:
     in_place: bool
     plan: bool
     yes: bool
+    point: PointWish
 
 
 def restore_into_server(call: Call, config: Config, wish: ServerWish, repository: str | None) -> int:
@@ -53,7 +56,7 @@ def restore_into_server(call: Call, config: Config, wish: ServerWish, repository
 
     with watching(call, "restoring", [source or config.application], polled=True) as watcher:
         outcome = Application(config, watcher, repository).restore_server(
-            agree, source, wish.backup, ServerPlace(wish.into, wish.only, wish.into_table, wish.in_place)
+            agree, source, wish.backup, ServerPlace(wish.into, wish.only, wish.into_table, wish.in_place), wish.point
         )
     if outcome is None:
         return 0
@@ -93,7 +96,10 @@ def _show_plan(call: Call, config: Config, plan: ServerRestorePlan) -> None:
         return
     say(clean(f"restore {plan.source} of {config.application}"))
     say(clean(f"  backup      {backup.id} ({backup.tier}, {backup.form})"))
-    say(clean(f"  as it was   {time_text(backup.started_at, config.zone)}"))
+    if plan.point is None:
+        say(clean(f"  as it was   {time_text(backup.started_at, config.zone)}"))
+    else:
+        show_point(config, plan.point)
     part = live.selection or live.source_database
     say(clean(f"  part        {part}: {live.tables} tables, {size_text(live.size_bytes)}"))
     say(clean(f"  server      {plan.address}"))
@@ -144,13 +150,14 @@ def _show_outcome(call: Call, outcome: ServerRestoreOutcome) -> None:
 
 def plan_document(plan: ServerRestorePlan) -> JsonObject:
     """Return what ``restore --json`` prints before it begins."""
-    from holdfast.interfaces.cli.views import backup_view
+    from holdfast.interfaces.cli.views import backup_view, point_view
 
     live = plan.live
     return {
         "event": "plan",
         "source": plan.source,
         "backup": backup_view(plan.backup),
+        "point": point_view(plan.point),
         "target": plan.address,
         "database": live.loaded_as,
         "table": live.into_table,
