@@ -25,8 +25,9 @@ from holdfast.storage.opening import open_store
 from holdfast.storage.settled import Retry, RetryPolicy, SettledStore, ignore_retry
 
 if TYPE_CHECKING:
-    from holdfast.sources.postgres.locate import Target
     from holdfast.sources.postgres.capture import PostgresSource
+    from holdfast.sources.postgres.extensions import ExtensionsUsed
+    from holdfast.sources.postgres.locate import Target
     from holdfast.sources.postgres.logical.refill import PostgresServerRefill, ServerTarget
 
 THREADS_MAX = 8
@@ -124,6 +125,13 @@ def server_refill(stop_requested: Callable[[], bool], on_step: Callable[[str], N
     from holdfast.sources.postgres.logical.refill import PostgresServerRefill
 
     return PostgresServerRefill(stop_requested=stop_requested, at_step=on_step)
+
+
+def extensions_of(config: Config, source: str) -> ExtensionsUsed:
+    """Return which extensions the databases of a PostgreSQL source use. Raises as connecting does."""
+    from holdfast.sources.postgres.extensions import read_extensions
+
+    return read_extensions(config.source_settings(source))
 
 
 def server_target(config: Config, source: str, into: str | None, selection: str | None) -> tuple[ServerTarget, str]:

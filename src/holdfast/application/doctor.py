@@ -12,9 +12,10 @@ from holdfast.application.results import TopicFindings
 from holdfast.config.addresses import folder_of
 from holdfast.config.findings import objectives_findings, secret_findings
 from holdfast.config.settings import Config, RepositoryConfig
-from holdfast.model.errors import HoldfastError
+from holdfast.model.errors import HoldfastError, NotFound
 from holdfast.repository.format.names import RepositoryId
 from holdfast.repository.repository import open_repository, read_identity
+from holdfast.sandbox.programs import postgres_programs
 from holdfast.sources.kinds import CAPTURED_KINDS, PHYSICAL
 from holdfast.sources.port import Finding, Severity
 from holdfast.storage.clock import measure_clock
@@ -157,7 +158,30 @@ def _look_at_source(config: Config, name: str, kind: str) -> TopicFindings:
             findings += bootstrap.source_of(config, name, form).probe().findings
         except HoldfastError as error:
             findings.append(_broken("connection", error))
+    findings += _sandbox(config, name)
     return TopicFindings(subject, tuple(findings))
+
+
+def _sandbox(config: Config, name: str) -> Iterator[Finding]:
+    """Look whether this machine can start a copy of the cluster: parts of physical backups come from one."""
+    try:
+        used = bootstrap.extensions_of(config, name)
+    except HoldfastError:
+        return  # The probe has told it.
+    try:
+        programs = postgres_programs(used.major)
+    except NotFound as error:
+        message = f"{error.message}: parts of physical backups cannot be restored from here"
+        yield Finding("sandbox", Severity.NOTICE, message, error.hint)
+        return
+    lacking = [each for each in used.names if each not in programs.extensions]
+    here = f"PostgreSQL {programs.version} of this machine"
+    if not lacking:
+        yield Finding("sandbox", Severity.OK, f"{here} has every extension in use")
+        return
+    message = f"{here} lacks extensions that the databases use: {', '.join(lacking)}"
+    hint = f"Install their packages here (postgresql-{used.major}-..., postgresql-contrib): without them a copy of the "
+    yield Finding("sandbox", Severity.WARNING, message, hint + "cluster starts, and whatever uses them fails.")
 
 
 def _tried(topic: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:

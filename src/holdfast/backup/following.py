@@ -10,75 +10,25 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
-from enum import StrEnum
 
 from holdfast.backup.following_cut import TAIL_BYTES, Cutter, Data, Piece
+from holdfast.backup.following_settings import Acknowledge, LogFigures, LogSettings, LogSurroundings
 from holdfast.backup.following_threads import DaemonThreads
 from holdfast.model.documents import JsonObject
 from holdfast.model.errors import HoldfastError, Unavailable
 from holdfast.model.logs import Generation, Sample, Stretch
 from holdfast.repository.area import Area
-from holdfast.repository.format.names import RunId
-from holdfast.repository.leases import Holder, Lease, this_process
-from holdfast.repository.log.carried import LANE, PERIOD_SECONDS, carried_document, read_carried
+from holdfast.repository.leases import Lease
+from holdfast.repository.log.carried import LANE, carried_document, read_carried
 from holdfast.repository.log.reading import StoredLog
 from holdfast.repository.log.resuming import LogPlace, resume_place
 from holdfast.repository.log.spans import put_generation, put_span
 from holdfast.sources.port import LogEnd
 
+__all__ = ["Acknowledge", "LogFigures", "LogSettings", "LogSurroundings", "RepositoryLog", "open_log"]
+
 BEGIN_FLUSH_SECONDS_MAX = 20.0
 """How long the beginning of another generation waits for the end of the one before to be stored."""
-
-
-class Acknowledge(StrEnum):
-    """When bytes count as durable: stored in every repository, or in the first of the configuration."""
-
-    ALL = "all"
-    FIRST = "first"
-
-
-@dataclass(frozen=True, slots=True)
-class LogSettings:
-    """When spans are cut, and how much may wait in memory.
-
-    ``held_bytes_max`` bounds what was appended and is not durable; a repository that is not waited for may lag by
-    ``lag_bytes_max`` before bytes are left out there.
-    """
-
-    flush_seconds: float = 5.0
-    span_bytes: int = 16 << 20
-    held_bytes_max: int = 64 << 20
-    lag_bytes_max: int = 32 << 20
-    in_flight_max: int = 4
-    level: int = 3
-    acknowledge: Acknowledge = Acknowledge.ALL
-    retry_seconds_first: float = 0.5
-    retry_seconds_max: float = 30.0
-    lease_period_seconds: float = PERIOD_SECONDS
-    wait_for_lease: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class LogSurroundings:
-    """What following is given: threads to read with, whose run it is, time, and whom to tell."""
-
-    executor: Executor
-    run: RunId
-    now: Callable[[], datetime]
-    on_notice: Callable[[str], None]
-    stop_requested: Callable[[], bool] = lambda: False
-    holder_of: Callable[[RunId], Holder] = this_process
-
-
-@dataclass(frozen=True, slots=True)
-class LogFigures:
-    """What following has done so far, for whoever watches."""
-
-    appended_bytes: int
-    stored_bytes: int
-    spans: int
-    held_bytes: int
 
 
 @dataclass(slots=True)

@@ -156,7 +156,7 @@ class LogicalSection(_Section):
     jobs: Annotated[int, Field(ge=1, le=JOBS_MAX)] = 2
     """How many tables are read at a time."""
     programs: Text | None = None
-    """Folder of `pg_dump`, `pg_restore`, `pg_dumpall` and `psql`; else the usual places and `PATH` are looked through."""
+    """Folder of `pg_dump`, `pg_restore`, `pg_dumpall` and `psql`; else the usual places and `PATH` are searched."""
     digest_max: Size | None = None
     """Tables larger than this are only counted and sampled for the witness; all are digested without it."""
 

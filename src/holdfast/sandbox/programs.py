@@ -40,6 +40,17 @@ class PostgresPrograms:
     version: str
     folder: Path
 
+    @property
+    def extensions(self) -> frozenset[str]:
+        """The names of the extensions that are installed for it."""
+        root = self.folder.parent
+        places = (
+            root / "share/postgresql/extension",
+            root / "share/extension",
+            Path(f"/usr/share/postgresql/{self.major}/extension"),
+        )
+        return frozenset(path.stem for place in places for path in place.glob("*.control"))
+
     def path(self, name: str) -> Path:
         """Tell where the program is. Raises NotFound, naming the package that holds it."""
         path = self.folder / name

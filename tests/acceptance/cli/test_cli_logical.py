@@ -81,6 +81,16 @@ def test_doctor_looks_at_what_a_logical_backup_needs(shop: Shop) -> None:
     told = shop.program.run("doctor").out
     assert "client programs of PostgreSQL 15" in told
     assert "can read every table of" in told
+    assert "has every extension in use" in told
+
+
+def test_doctor_names_extensions_that_this_machine_lacks(shop: Shop) -> None:
+    execute(shop.server, "CREATE DATABASE extended")
+    columns = "oid, extname, extowner, extnamespace, extrelocatable, extversion"
+    shop.psql("extended", f"INSERT INTO pg_extension ({columns}) VALUES (99999, 'not_here', 10, 11, false, '1')")
+    told = shop.program.run("doctor").out
+    assert "lacks extensions that the databases use: not_here" in told
+    execute(shop.server, "DROP DATABASE extended")
 
 
 def test_cat_gives_a_script_that_psql_loads(shop: Shop) -> None:

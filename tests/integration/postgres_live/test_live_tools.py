@@ -268,6 +268,23 @@ def test_only_newer_programs_load_into_an_older_server_all_the_same(server: Thro
     assert restore(content, beside).differences == ()
 
 
+def test_what_a_newer_pg_dump_wrote_is_read_by_one_as_new(
+    server: ThrowawayPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execute(server, "CREATE DATABASE newer")
+    execute(server, "CREATE TABLE t (a int PRIMARY KEY)", "INSERT INTO t SELECT 1", database="newer")
+    content = take(server, tmp_path / "newer", "newer", programs=installed(18).folder)
+    wish = target(server, "as new")
+    monkeypatch.setenv("HOLDFAST_POSTGRES_BIN_18", str(installed(18).folder))
+    found = replace(wish, settings=replace(wish.settings, programs=None))
+    assert restore(content, found).differences == ()
+    only_older = replace(wish, settings=replace(wish.settings, programs=installed(15).folder), database="too old")
+    with pytest.raises(NotFound, match="PostgreSQL 17 or newer") as caught:
+        restore(content, only_older)
+    assert "postgresql-client-17" in caught.value.hint
+    assert "too old" not in databases(server)
+
+
 def as_role(server: ThrowawayPostgres, role: str, database: str) -> live.ServerTarget:
     wish = target(server, database)
     address = psycopg.conninfo.make_conninfo(server.connection_string(), user=role)

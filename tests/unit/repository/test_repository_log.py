@@ -39,7 +39,7 @@ from tests.unit.repository.repository_examples import (
 
 from holdfast.model.documents import encode_document
 from holdfast.model.errors import Conflict, IntegrityBroken, KeyInvalid, NotFound, Unavailable
-from holdfast.model.logs import Sample, Stretch, holes
+from holdfast.model.logs import Sample, Stretch, holes, union
 from holdfast.repository import history as histories
 from holdfast.repository.area import Area
 from holdfast.repository.checking import check_area
@@ -86,12 +86,13 @@ def test_names_of_the_log_are_read_back_and_no_others() -> None:
     span = SpanName(FIRST.id, 0x16B374D848, 0x16B3800000, "0f" * 32)
     name = names.log_span(area, span)
     assert name.endswith(f"/log/{FIRST.id}/00000016b374d848-00000016b3800000-{'0f' * 32}")
-    assert names.parse_log(area, name) == span
-    assert names.parse_log(area, names.log_generation(area, FIRST.id)) == FIRST.id
+    place = names.log(area)
+    assert names.parse_log(place, name) == span
+    assert names.parse_log(place, names.log_generation(area, FIRST.id)) == FIRST.id
     odd = [name[:-1], name + "x", name.replace("-0000", "-g000"), names.log(area) + "generation", f"x{name}"]
     odd.append(names.log_span(area, SpanName(FIRST.id, 7, 7, "0f" * 32)))
     odd.append(names.log_span(area, SpanName(FIRST.id, 9, 7, "0f" * 32)))
-    assert [names.parse_log(area, one) for one in odd] == [None] * len(odd)
+    assert [names.parse_log(place, one) for one in odd] == [None] * len(odd)
 
 
 def test_a_gap_is_visible_from_a_listing_alone(executor: Executor) -> None:
@@ -105,6 +106,12 @@ def test_a_gap_is_visible_from_a_listing_alone(executor: Executor) -> None:
     assert listing.stretches(FIRST.id) == [Stretch(100, 250), Stretch(300, 400)]
     assert holes(listing.stretches(FIRST.id), Stretch(100, 400)) == [Stretch(250, 300)]
     assert {point.split()[1] for point in store.points[before:]} == {"list"}
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 9)), max_size=20))
+def test_a_listing_tells_the_union_of_its_spans(spans: list[tuple[int, int]]) -> None:
+    stretches = [(start, start + size) for start, size in spans]
+    assert listed(*stretches).stretches(FIRST.id) == union(Stretch(*one) for one in stretches)
 
 
 def test_generations_are_told_parents_first_whatever_their_order_of_names() -> None:

@@ -42,6 +42,14 @@ def test_an_extra_folder_wins_over_the_usual_places(usual_place: Path, tmp_path:
     assert postgres_programs(16, [extra], {}).version == "16.2"
 
 
+def test_extensions_are_found_beside_the_programs(tmp_path: Path) -> None:
+    folder = make_programs(tmp_path / "17" / "bin", "17.1")
+    extensions = tmp_path / "17" / "share" / "extension"
+    extensions.mkdir(parents=True)
+    (extensions / "hstore.control").touch()
+    assert postgres_programs(17, [folder], {}).extensions == {"hstore"}
+
+
 def test_the_environment_wins_over_everything(usual_place: Path, tmp_path: Path) -> None:
     extra = make_programs(tmp_path / "extra", "16.2")
     named = make_programs(tmp_path / "named", "16.3")

@@ -107,9 +107,11 @@ def log_span(area: AreaId, span: SpanName) -> str:
     return f"{log(area)}{span.generation}/{span.start:016x}-{span.end:016x}-{span.digest}"
 
 
-def parse_log(area: AreaId, name: str) -> SpanName | str | None:
-    """Return the span, or the id of the generation, that a listed log name stands for; None for any other name."""
-    place = log(area)
+def parse_log(place: str, name: str) -> SpanName | str | None:
+    """Return the span, or the id of the generation, that a listed name stands for; None for any other name.
+
+    ``place`` is what ``log`` returns: there are very many names.
+    """
     match = _SPAN.fullmatch(name, len(place)) if name.startswith(place) else None
     if match is None:
         return None

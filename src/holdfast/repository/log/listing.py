@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from holdfast.model.logs import Generation, Stretch, union
+from holdfast.model.logs import Generation, Stretch
 from holdfast.repository.area import Area
 from holdfast.repository.format import names
 from holdfast.repository.format.names import SpanName
@@ -34,7 +34,16 @@ class LogListing:
 
     def stretches(self, generation: str) -> list[Stretch]:
         """Return what a generation itself holds, as few stretches, in order."""
-        return union(Stretch(span.name.start, span.name.end) for span in self.spans.get(generation, ()))
+        joined: list[Stretch] = []
+        start = end = -1
+        for (_, first, stop, _), _, _ in self.spans.get(generation, ()):
+            if first > end:
+                if end > start:
+                    joined.append(Stretch(start, end))
+                start, end = first, stop
+            elif stop > end:
+                end = stop
+        return [*joined, Stretch(start, end)] if end > start else joined
 
     def end(self, generation: str) -> int | None:
         """Return the end of the last stretch of a generation, None where nothing of it is stored."""
@@ -48,10 +57,11 @@ class LogListing:
 
 def list_log(area: Area) -> LogListing:
     """List the log of an area once; other people's names are passed over."""
+    place = names.log(area.keys.area)
     return listing_of(
         (found, info.size_bytes, info.modified_at)
-        for info in area.store.list(names.log(area.keys.area))
-        if (found := names.parse_log(area.keys.area, info.name)) is not None
+        for info in area.store.list(place)
+        if (found := names.parse_log(place, info.name)) is not None
     )
 
 
@@ -63,7 +73,7 @@ def list_generations(area: Area) -> frozenset[str]:
         info = next(iter(area.store.list(place, after)), None)
         if info is None:
             return frozenset(found)
-        parsed = names.parse_log(area.keys.area, info.name)
+        parsed = names.parse_log(place, info.name)
         if isinstance(parsed, str):
             found.add(parsed)
         # A generation's own object sorts behind all of its spans, whose names begin with a digit of at most f.

@@ -14,6 +14,10 @@ from holdfast.sources.postgres.logical.tools import ClientPrograms
 
 SQL_BYTES_MAX = 128 << 20
 
+MAGIC = b"PGDMP"
+_SINCE = {15: 16, 16: 17}
+"""From which release on pg_restore reads an archive of version 1.n; below all of them do that are supported."""
+
 # Words that begin like a shorter kind: pg_restore writes kind, schema and name with nothing but blanks between.
 _LONGER = (
     *("DATABASE PROPERTIES", "DEFAULT ACL", "INDEX ATTACH", "TABLE ATTACH", "TABLE DATA", "SEQUENCE OWNED BY"),
@@ -36,6 +40,20 @@ class Item:
     rest: str
     line: str
     depends: tuple[int, ...] = ()
+
+
+def major_that_reads(head: bytes) -> int:
+    """Return the oldest release whose pg_restore reads an archive that begins so; 0 is any.
+
+    Source: PostgreSQL's src/bin/pg_dump/pg_backup_archiver.h, "K_VERS". Raises ``IntegrityBroken``.
+    """
+    if len(head) < len(MAGIC) + 2 or not head.startswith(MAGIC):
+        raise IntegrityBroken("the schema of the backup is no archive of pg_dump", hint="Run `holdfast check`.")
+    version, minor = head[len(MAGIC)], head[len(MAGIC) + 1]
+    newest = max(_SINCE)
+    if version > 1 or minor > newest:
+        return _SINCE[newest] + 1
+    return _SINCE.get(minor, 0)
 
 
 def parse_list(text: str) -> list[Item]:

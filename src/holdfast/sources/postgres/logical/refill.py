@@ -19,7 +19,7 @@ from holdfast.model.errors import ConfigInvalid, IntegrityBroken
 from holdfast.sources.port import Content
 from holdfast.sources.postgres.connection import Session
 from holdfast.sources.postgres.logical import names
-from holdfast.sources.postgres.logical.archive import Archive
+from holdfast.sources.postgres.logical.archive import Archive, major_that_reads
 from holdfast.sources.postgres.logical.capture import require_direct
 from holdfast.sources.postgres.logical.children import ClientAccess
 from holdfast.sources.postgres.logical.cluster_roles import RolePlan, RoleRules, plan_roles
@@ -144,7 +144,9 @@ class PostgresServerRefill:
         session.stop_requested = self._stop_requested
         settings, facts = target.settings, self._look(session, witness)
         database = _database_of(witness, plan.source_database)
-        programs = clients_for(max(facts.major, _major(witness.server_version)), named=settings.programs)
+        # pg_dump may have been newer than its server, and an older pg_restore does not read what it wrote.
+        wanted = max(facts.major, _major(witness.server_version), _archive_major(content, plan.source_database))
+        programs = clients_for(wanted, named=settings.programs)
         password = settings.password.reveal() if settings.password is not None else None
         with ClientAccess(session, password) as access:
             loader = Loader(content, plan.source_database, settings, programs, access, self._stop_requested)
@@ -187,6 +189,14 @@ class PostgresServerRefill:
                 except BaseException as error:
                     run.clean(error)
                     raise
+
+
+def _archive_major(content: Content, database: str) -> int:
+    path = names.database_path(database, names.SCHEMA)
+    for index, entry in enumerate(content.entries):
+        if entry.entry.path == path:
+            return major_that_reads(next(iter(content.open(index)), b""))
+    raise IntegrityBroken(f"the backup holds no {path}", hint="Run `holdfast check`.")
 
 
 def read_witness(content: Content) -> Witness:
