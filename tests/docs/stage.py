@@ -56,6 +56,7 @@ class Stage:
         self.server = server
         self.free_port = free_port
         self.account: Account | None = server_account()
+        self._follower: subprocess.Popen[bytes] | None = None
         for name in ("bin", "home", "work", "var/tmp", "var/lib", "etc", "backups", "srv", "mnt/usb", "root"):
             (folder / name).mkdir(parents=True)
         for name in ("var/tmp", "srv", "mnt"):
@@ -84,6 +85,14 @@ class Stage:
 
     def set(self, **variables: str) -> None:
         self._environment |= variables
+
+    def follow(self) -> None:
+        """Start ``holdfast follow``; it ends with the stage."""
+        program = str(self.folder / "bin" / "holdfast")
+        with (self.folder / "follow.log").open("wb") as log:
+            self._follower = subprocess.Popen(
+                [program, "follow"], env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
 
     def run_before(self, commands: str) -> None:
         """Run what the page takes for granted. Written like a page."""
@@ -131,6 +140,9 @@ class Stage:
 
     def close(self) -> None:
         """Stop what the page left running: servers on folders below ours, and the page's own if it was restarted."""
+        if self._follower is not None:
+            self._follower.terminate()
+            self._follower.wait(STOP_SECONDS_MAX * 2)
         places = [*self.folder.rglob("postmaster.pid"), self.server.data_folder / "postmaster.pid"]
         for place in places:
             try:

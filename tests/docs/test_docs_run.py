@@ -62,6 +62,13 @@ def _with_logical_backup(stage: Stage) -> None:
     stage.run_before("holdfast backup --quiet")
 
 
+def _with_follower(stage: Stage) -> None:
+    """A follower that has taken its first base backup, and a moment that lies behind that."""
+    _with_configuration(stage)
+    stage.follow()
+    stage.run_before("until holdfast windows --quiet --json | grep -q end_position; do sleep 0.5; done; sleep 5")
+
+
 def _with_tablespace(stage: Stage) -> None:
     place = stage.folder / "srv/fast"
     make_private_folder(place, server_account())
@@ -83,6 +90,7 @@ def _with_disaster(stage: Stage) -> None:
 BEFORE: dict[str, Callable[[Stage], None]] = {
     "docs/guide/getting-started.md": lambda stage: None,
     "docs/guide/logical.md": _with_logical_backup,
+    "docs/guide/point-in-time.md": _with_follower,
     "docs/guide/postgresql.md": _with_tablespace,
     "docs/guide/repositories.md": _with_backup,
     "docs/runbooks/restore.md": _with_disaster,

@@ -244,7 +244,7 @@ class LogFile:
 
 @dataclass(frozen=True, slots=True)
 class FolderPlan:
-    """How a backup becomes a folder: folders, files, ``log``, generated files, links, fsync, in this order; then ``last``.
+    """How a backup becomes a folder, in order: folders, files, ``log``, generated files, links, fsync, then ``last``.
 
     ``roots`` must be absent or empty (or agreed to be rewritten). ``last`` files are written under a temporary name
     and renamed when all else is durable: what makes the folder usable. ``notes`` are told to the operator.

@@ -181,8 +181,8 @@ def test_without_samples_a_moment_is_found_by_the_commits_themselves(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a log that was only pushed nobody told when it had reached where."""
-    monkeypatch.setattr("holdfast.sources.postgres.locate.NEAR_BYTES", 1 << 20)
-    monkeypatch.setattr("holdfast.sources.postgres.locate.CLOCK_STEP", timedelta(0))
+    monkeypatch.setattr("holdfast.sources.postgres.wal_search.NEAR_BYTES", 1 << 20)
+    monkeypatch.setattr("holdfast.sources.postgres.wal_search.CLOCK_STEP", timedelta(0))
     moments = []
     for number in range(2, 9):
         insert(scene, number)

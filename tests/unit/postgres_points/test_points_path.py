@@ -8,6 +8,7 @@ from datetime import datetime
 
 import pytest
 
+from holdfast.model.documents import JsonObject
 from holdfast.model.errors import IntegrityBroken
 from holdfast.model.logs import Generation, Sample, Stretch
 from holdfast.sources.postgres.wal_path import line_of, lines_of, parse_history, path_from
@@ -40,7 +41,7 @@ class HeldLog:
 
 
 def generation(timeline: int, history: str = "", begins: int = 0) -> Generation:
-    details = {"kind": "postgres", "system_identifier": "7", "timeline": timeline, "history": history}
+    details: JsonObject = {"kind": "postgres", "system_identifier": "7", "timeline": timeline, "history": history}
     return Generation(f"t{timeline}", begins, details={**details, "segment_bytes": SEGMENT})
 
 

@@ -11,31 +11,24 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from holdfast.model.errors import ConfigInvalid, IntegrityBroken
-from holdfast.model.logs import Sample, Stretch
+from holdfast.model.errors import ConfigInvalid
 from holdfast.sources.port import LogContent
 from holdfast.sources.postgres.details import format_lsn
 from holdfast.sources.postgres.wal_path import Leg, Line, Path, lines_of, path_from
-from holdfast.sources.postgres.wal_walk import (
-    ENDS,
-    LONG_HEADER_BYTES,
-    PAGE_BYTES,
-    SHORT_HEADER_BYTES,
-    Extent,
-    Kind,
-    Notable,
-    Walk,
+from holdfast.sources.postgres.wal_search import (
+    NEAR_BYTES,
+    last_record,
+    near,
+    newest_sample,
+    notables,
+    samples_in,
+    transaction_before,
+    without_header,
 )
+from holdfast.sources.postgres.wal_walk import ENDS, PAGE_BYTES, Extent, Kind, Notable
 
 UNFLUSHED = timedelta(seconds=1)
 """An asynchronous commit reaches the log up to three rounds of the writer after its time."""
-CLOCK_STEP = timedelta(seconds=10)
-"""How far commit times may stand out of order without a search by halves losing its way."""
-NEAR_BYTES = 32 << 20
-"""What is short enough to be walked rather than halved."""
-LOOK_BACK_BYTES = (1 << 20, 16 << 20, 128 << 20, 1 << 30)
-REACHED_BYTES_MAX = 128 << 20
-"""How far back the last transaction is looked for, where the walk met none."""
 XIDS = 1 << 32
 
 
@@ -205,10 +198,10 @@ class _Search:
     # By time
 
     def _at_time(self, base: Base, path: Path, moment: datetime) -> Target:
-        lower, is_proven = _near(path, moment)
+        lower, is_proven = near(path, moment)
         is_proven = is_proven or moment >= base.ended_at
         before: Notable | None = None
-        for one in _notables(path, lower):
+        for one in notables(path, lower):
             if one.kind not in ENDS:
                 continue
             if one.at > moment:
@@ -231,7 +224,7 @@ class _Search:
 
     def _after_last(self, base: Base, path: Path, before: Notable | None) -> Target:
         """Stop after the last complete record."""
-        last = _last_record(path, path.end)
+        last = last_record(path, path.end)
         if last is None or last.end <= path.start:
             # Nothing followed the backup: what it holds is what is asked for.
             return _whole(base, before)
@@ -239,7 +232,7 @@ class _Search:
 
     def _target(self, base: Base, path: Path, stop: Extent, before: Notable | None, *, inclusive: bool) -> Target:
         lines = self._systems[base.system]
-        reached = before or _transaction_before(path, stop.end if inclusive else stop.start)
+        reached = before or transaction_before(path, stop.end if inclusive else stop.start)
         line = path.line_at(stop.start)
         own = lines.get(line.timeline_at(stop.start))
         if own is not None and own is not line:
@@ -261,12 +254,12 @@ class _Search:
 
     def _at_lsn(self, base: Base, path: Path, position: int) -> Target:
         """Stop after all records that begin before a position."""
-        position = _without_header(position, path.segment_bytes)
+        position = without_header(position, path.segment_bytes)
         if position < base.stop:
             raise _TooEarlyError
         if position > path.end:
             raise _BeyondError
-        last = _last_record(path, position)
+        last = last_record(path, position)
         if last is None or last.end <= path.start:
             return _whole(base, None)
         return self._target(base, path, last, None, inclusive=True)
@@ -277,7 +270,7 @@ class _Search:
         """Stop after the last record with a name, or after that which ends a transaction."""
         found, before, last_end = None, None, None
         stop = path.end if behind is None or not path.before <= behind <= path.end else behind + PAGE_BYTES
-        for one in _notables(path, path.start, min(stop, path.end)):
+        for one in notables(path, path.start, min(stop, path.end)):
             if one.start < path.start:
                 continue
             if one.kind in ENDS:
@@ -355,12 +348,6 @@ def _reaches_further(path: Path | None, base: Base, best: tuple[Base, Path | Non
     return path.end > (way.end if way is not None else other.stop)
 
 
-def _without_header(position: int, segment_bytes: int) -> int:
-    """Return the page's start for a position right behind its header: so a server tells where it writes next."""
-    header = LONG_HEADER_BYTES if position % segment_bytes < PAGE_BYTES else SHORT_HEADER_BYTES
-    return position - header if position % PAGE_BYTES == header else position
-
-
 def _whole(base: Base, transaction: Notable | None) -> Target:
     """Return the backup's own end as the target: it needs no log and no target."""
     return Target(base.id, base.timeline, base.stop, True, (), (), transaction, is_whole_backup=True)
@@ -369,124 +356,10 @@ def _whole(base: Base, transaction: Notable | None) -> Target:
 def reach_of(base: Base, path: Path) -> Reach:
     """Return what can be reached along a way, by time too as far as samples tell."""
     newest = newest_sample(path)
-    first = next(iter(sorted(_samples_in(path, path.start, min(path.end, path.start + NEAR_BYTES)))), None)
+    first = next(iter(sorted(samples_in(path, path.start, min(path.end, path.start + NEAR_BYTES)))), None)
     last = newest.at - UNFLUSHED if newest is not None else None
     begin = first.at if first is not None else base.ended_at
     return Reach(base, path, begin, max(last, begin) if last is not None else None)
-
-
-def newest_sample(path: Path) -> Sample | None:
-    """Return the newest sample on a way: at that moment the log ended where the way still goes."""
-    for leg in reversed(path.legs):
-        end = leg.stretch.end
-        for size in (*LOOK_BACK_BYTES, leg.stretch.size_bytes):
-            start = max(leg.stretch.start, end - size)
-            samples = path.log.samples(leg.line.generation, Stretch(start, end))
-            if samples:
-                return max(samples)
-            if start == leg.stretch.start:
-                break
-    return None
-
-
-def _samples_in(path: Path, start: int, end: int) -> list[Sample]:
-    found: list[Sample] = []
-    for leg in path.cut(start, end):
-        found += path.log.samples(leg.line.generation, leg.stretch)
-    return found
-
-
-def _near(path: Path, moment: datetime) -> tuple[int, bool]:
-    """Return a position before which nothing is later than a moment, and whether the log tells that it is after one.
-
-    All that lies before a sample's position was written before its time.
-    """
-    lower, upper, is_proven = path.before, path.end, False
-    for leg in path.legs:
-        before, _ = path.log.samples_around(leg.line.generation, moment)
-        if before is not None and leg.stretch.start <= before.position <= leg.stretch.end:
-            lower, is_proven = max(lower, before.position), True
-        _, after = path.log.samples_around(leg.line.generation, moment + CLOCK_STEP)
-        if after is not None and leg.stretch.start <= after.position <= leg.stretch.end:
-            upper = max(lower, min(upper, after.position))
-    return _halved(path, moment, lower, upper), is_proven
-
-
-def _halved(path: Path, moment: datetime, lower: int, upper: int) -> int:
-    """Move a lower bound up by looking at commits in the middle, until the rest is short enough to be walked."""
-    while upper - lower > NEAR_BYTES:
-        middle = lower + (upper - lower) // 2
-        middle -= middle % path.segment_bytes
-        if middle <= lower:
-            break
-        one = next((one for one in _notables(path, middle, upper) if one.kind in ENDS), None)
-        if one is not None and one.at <= moment - CLOCK_STEP:
-            lower = middle
-        else:
-            upper = middle
-    return lower
-
-
-def _walk(path: Path, position: int, stop: int | None = None) -> Walk:
-    """Walk from the page that holds a position, or the first whole one, to the end of the way."""
-    start = position - position % PAGE_BYTES
-    if start < path.before:
-        start = -(-path.before // PAGE_BYTES) * PAGE_BYTES
-    # A record that begins before `stop` is told only if it is complete; it may end behind it.
-    return Walk(start, path.segment_bytes, path.read(start, path.end), stop)
-
-
-def _notables(path: Path, position: int, stop: int | None = None) -> Iterator[Notable]:
-    """Yield what is notable from the page that holds a position on, or some earlier one.
-
-    Raises ``IntegrityBroken`` where what is stored is no log.
-    """
-    for start in dict.fromkeys((position, position - position % path.segment_bytes)):
-        walk = _walk(path, start, stop)
-        yield from walk
-        _refuse_trouble(path, walk)
-        if walk.last is not None:
-            return
-        # The rest of a segment behind a switch is empty pages: the records before it lead on.
-
-
-def _last_record(path: Path, limit: int) -> Extent | None:
-    """Return the last complete record that begins before ``limit``, None where it lies before the way."""
-    for size in (*LOOK_BACK_BYTES, limit - path.before):
-        start = max(path.before, limit - size)
-        for begin in dict.fromkeys((start, max(path.before, start - start % path.segment_bytes))):
-            walk = _walk(path, begin, limit)
-            walk.run()
-            _refuse_trouble(path, walk)
-            if walk.last is not None:
-                return walk.last
-        if start == path.before:
-            break
-    return None
-
-
-def _refuse_trouble(path: Path, walk: Walk) -> None:
-    if walk.trouble is not None:
-        raise IntegrityBroken(
-            f"the log of timeline {path.line_at(walk.ended).timeline} cannot be read: {walk.trouble}",
-            hint="Restore to a moment before it (--lsn), and take a new backup with `holdfast backup --tier full`.",
-        )
-
-
-def _transaction_before(path: Path, position: int) -> Notable | None:
-    """Return the last transaction that ended before a position, as far as it is near."""
-    for size in LOOK_BACK_BYTES:
-        if size > REACHED_BYTES_MAX:
-            break
-        start = max(path.before, position - size)
-        start = max(path.before, start - start % path.segment_bytes)
-        found = None
-        for one in _notables(path, start, position):
-            if one.kind in ENDS and one.start < position:
-                found = one
-        if found is not None or start == path.before:
-            return found
-    return None
 
 
 def _told(point: Point) -> str:

@@ -29,7 +29,9 @@ OTHERS_SECONDS = 30.0
 END_SECONDS_MAX = 5.0
 UNPRIVILEGED_DATABASE = "postgres"
 
-_STATE = "SELECT sync_state FROM pg_catalog.pg_stat_replication WHERE pid = $1::int"
+_STATE = """
+SELECT sync_state, (flush_lsn IS NULL OR state <> 'streaming')::int::text
+FROM pg_catalog.pg_stat_replication WHERE pid = $1::int"""
 _NAMES = "SELECT pg_catalog.current_setting('synchronous_standby_names')"
 _REPLAYED = """
 SELECT pg_catalog.pg_last_wal_replay_lsn()::text,
@@ -110,12 +112,13 @@ class Keeper:
             self._look_at_replay(self._sql)
             return
         rows = self._sql.query(_STATE, (str(self._pid),))
-        state = rows[0][0] if rows else None
+        state, is_beginning = rows[0] if rows else (None, None)
         if state is None:  # not for this role to see
             names = parse_standby_names(self._sql.query(_NAMES)[0][0] or "")
             sync = names is not None and names.names_one(own_name(self._found.settings))
         else:
-            sync = state in ("sync", "quorum")
+            # Before it has heard of anything durable, the server counts nobody in: then the first bytes must hurry.
+            sync = state in ("sync", "quorum") or (state == "potential" and is_beginning == "1")
         changed, self._beside.sync = sync != self._beside.sync, sync
         if changed:
             self._wake()
