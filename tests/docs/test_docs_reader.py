@@ -71,7 +71,7 @@ def test_what_a_page_shows_is_looked_for_in_order(shows: str, missing: str | Non
         ("holdfast key list --quiet", None),
         ("holdfast copy --to offsite", "there is no command copy"),
         ("holdfast key lose", "there is no command lose"),
-        ("holdfast restore --at now", "there is no option --at"),
+        ("holdfast restore --then now", "there is no option --then"),
         ("X=1 holdfast backups --all", "there is no option --all"),
     ],
 )

@@ -28,7 +28,7 @@ def adopt(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="The source's name.", autocompletion=complete_source)],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> int:
-    """Accept a source's new server: after pg_upgrade, or for a new cluster.
+    """Accept a source's new server, as after pg_upgrade.
 
     Older backups stay restorable. The new server's log and backups begin beside the old ones: back it up next.
     """

@@ -39,7 +39,7 @@ def follow(
     no_base: Annotated[bool, typer.Option("--no-base", help="Take no first base backup where there is none.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for another follower of the source to end.")] = False,
 ) -> int:
-    """Follow the change logs of sources until stopped, all of them when none is named.
+    """Follow the change logs of sources until stopped.
 
     What the server writes is stored as it comes; any second since the last base backup can then be reached.
     """

@@ -29,7 +29,7 @@ def mark(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the moment, as before-deploy-42.")],
     source: SourceOption = None,
 ) -> int:
-    """Remember where every source is now, under a name (before a deploy).
+    """Remember where every source is now, under a name.
 
     `holdfast restore --mark NAME` comes back to it, once the log up to there is stored. Marks are never moved.
     """

@@ -87,7 +87,7 @@ def restore(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before anything that is there is replaced.")] = False,
     repository: RepositoryOption = None,
 ) -> int:
-    """Bring sources back to a moment, into folders or into a running server.
+    """Bring sources back to a moment, into folders or servers.
 
     Without names every source is restored, each into a folder of its own beside the live system. Without a moment it is
     the latest that the stored log reaches, or the latest backup where no log is stored. With --only,

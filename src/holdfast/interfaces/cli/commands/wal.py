@@ -24,7 +24,7 @@ Source = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    group = new_group("Files of a PostgreSQL log, for archive_command and restore_command.")
+    group = new_group("Push and fetch files of the log of PostgreSQL.")
     command(group, "push")(push)
     command(group, "fetch")(fetch)
     app.add_typer(group, name="wal", rich_help_panel=Section.PROTECT)
@@ -36,7 +36,7 @@ def push(
     source: Source = None,
     repository: RepositoryOption = None,
 ) -> int:
-    """Store a file of the log: archive_command = 'holdfast wal push %p'.
+    """Store a file of the log, for archive_command.
 
     0 only once it is durable. The same file again is fine; one that differs from what is stored is refused.
     """
@@ -63,7 +63,7 @@ def fetch(
     source: Source = None,
     repository: RepositoryOption = None,
 ) -> int:
-    """Bring back a file of the log: restore_command = 'holdfast wal fetch %f %p'.
+    """Bring back a file of the log, for restore_command.
 
     0: it is complete; 1: it certainly is not stored; 255: anything else, so that an outage is not the end of the log.
     """

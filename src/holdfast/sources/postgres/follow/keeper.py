@@ -113,12 +113,12 @@ class Keeper:
             return
         rows = self._sql.query(_STATE, (str(self._pid),))
         state, is_beginning = rows[0] if rows else (None, None)
-        if state is None:  # not for this role to see
+        if state is None or is_beginning == "1":
+            # Not for this role to see; or nothing was acknowledged yet, and then the server calls everybody async.
             names = parse_standby_names(self._sql.query(_NAMES)[0][0] or "")
             sync = names is not None and names.names_one(own_name(self._found.settings))
         else:
-            # Before it has heard of anything durable, the server counts nobody in: then the first bytes must hurry.
-            sync = state in ("sync", "quorum") or (state == "potential" and is_beginning == "1")
+            sync = state in ("sync", "quorum")
         changed, self._beside.sync = sync != self._beside.sync, sync
         if changed:
             self._wake()
