@@ -82,8 +82,8 @@ def test_the_version_is_printed(program: Program) -> None:
     [
         ("bakup",),
         ("backup", "--at", "latest"),
-        ("restore", "--mark", "x"),
-        ("follow",),
+        ("restore", "--as-of", "x"),
+        ("copy",),
         ("backup", "--tier", "hourly"),
         ("ls",),
         ("key", "shred"),

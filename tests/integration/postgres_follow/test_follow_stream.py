@@ -236,9 +236,8 @@ def test_w15_a_lost_slot_is_said_recorded_as_a_gap_and_made_anew(new_postgres: S
         until(lambda: stored_end(sink) >= flushed(server), "all is stored")
     end = stored_end(sink)
     run_sql(server, "ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'", "SELECT pg_reload_conf()")
-    for _ in range(4):
-        run_sql(server, FILL, "SELECT pg_switch_wal()", "CHECKPOINT")
-    assert run_sql(server, "SELECT wal_status FROM pg_replication_slots") == [("lost",)]
+    state = "SELECT wal_status FROM pg_replication_slots"
+    until(lambda: run_sql(server, FILL, "SELECT pg_switch_wal()", "CHECKPOINT", state) == [("lost",)], "it is lost")
     with following(server.connection_string(), sink) as running:
         until(lambda: stored_end(sink) >= flushed(server), "it follows again")
         before, after = stretches_of(sink, 1)

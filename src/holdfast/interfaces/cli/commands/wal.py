@@ -38,6 +38,8 @@ def push(
 ) -> int:
     """Store a file of the log, for archive_command.
 
+    archive_command = 'holdfast wal push %p'
+
     0 only once it is durable. The same file again is fine; one that differs from what is stored is refused.
     """
     from holdfast.application.wal import PUSH_POLICY, WalOrder, opened
@@ -64,6 +66,8 @@ def fetch(
     repository: RepositoryOption = None,
 ) -> int:
     """Bring back a file of the log, for restore_command.
+
+    restore_command = 'holdfast wal fetch %f %p'
 
     0: it is complete; 1: it certainly is not stored; 255: anything else, so that an outage is not the end of the log.
     """
