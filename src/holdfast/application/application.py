@@ -392,7 +392,9 @@ class Application:
             forms = (LOGICAL.form, PHYSICAL.form)
             area, record, history, reached = self._choose(opened, source, backup, forms, point)
             target, address = bootstrap.server_target(self.config, area.source, wanted.into, wanted.only)
-            target = replace(target, in_place=wanted.in_place, into_table=wanted.into_table)
+            target = replace(
+                target, in_place=wanted.in_place, into_table=wanted.into_table, with_passwords=wanted.with_passwords
+            )
             order = live.ServerOrder(self._summary(record, history.state), target, address, agree, reached)
             return live.restore_into_server(area, record, order, self._means(opened, area.source))
 

@@ -71,13 +71,14 @@ class ServerPlace:
 
     ``into`` is an address as libpq takes it, with the name of the database to make; None stands beside the live one,
     under a dated name. ``only`` is ``db[.schema[.table]]``. ``into_table`` takes the rows of that one table into a new
-    one beside it.
+    one beside it. Roles that the restore makes get their passwords with ``with_passwords``; those there keep theirs.
     """
 
     into: str | None = None
     only: str | None = None
     into_table: str | None = None
     in_place: bool = False
+    with_passwords: bool = False
 
 
 @dataclass(frozen=True, slots=True)

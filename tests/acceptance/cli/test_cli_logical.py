@@ -124,6 +124,21 @@ def test_a_database_comes_back_beside_equal_to_its_witness(shop: Shop) -> None:
     assert "shop2 already" in again.err
 
 
+def test_passwords_of_new_roles_come_along_only_when_asked_for(shop: Shop, postgres_servers: PostgresServers) -> None:
+    execute(shop.server, "CREATE ROLE keeper LOGIN PASSWORD 'of old'", "CREATE DATABASE kept OWNER keeper")
+    taken = shop.program.done("backup", "--json").events
+    logical = next(event["id"] for event in taken if event["event"] == "backup" and event["form"] == "logical")
+    other = postgres_servers.start(MAJOR)
+    password = "SELECT rolpassword IS NOT NULL FROM pg_authid WHERE rolname = 'keeper'"
+    for words, has_password in (((), False), (("--with-passwords",), True)):
+        address = f"postgresql://postgres@127.0.0.1:{other.port}/kept"
+        shop.program.done("restore", "--backup", logical, "--only", "kept", "--into", address, *words)
+        assert value(other, password) is has_password
+        execute(other, "DROP DATABASE kept", "DROP ROLE keeper")
+    postgres_servers.drop(other)
+    execute(shop.server, "DROP DATABASE kept", "DROP ROLE keeper")
+
+
 @pytest.mark.parametrize("form", ["logical", "physical"])
 def test_one_table_comes_back_from_either_form(shop: Shop, form: str) -> None:
     before = shop.databases()

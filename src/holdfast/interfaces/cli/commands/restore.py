@@ -76,6 +76,9 @@ def restore(
     in_place: Annotated[
         bool, typer.Option("--in-place", help="Put it in the place of the live database; that one is kept beside.")
     ] = False,
+    with_passwords: Annotated[
+        bool, typer.Option("--with-passwords", help="Give the roles that it makes their passwords, too.")
+    ] = False,
     tablespace: Annotated[
         list[str] | None,
         typer.Option("--tablespace", metavar="OLD=NEW", help="Where a tablespace goes. [beside the folder]"),
@@ -94,6 +97,7 @@ def restore(
     --in-place or a URL a database or a part of it is loaded into a server and compared with what it was.
     """
     from holdfast.application.application import Application
+    from holdfast.application.live import ServerPlace
 
     config = call.config()
     options = {"at": at, "mark": mark, "lsn": lsn, "xid": xid, "name": name, "timeline": timeline, "latest": latest}
@@ -103,8 +107,13 @@ def restore(
             raise ConfigInvalid(
                 "--delta and --tablespace are for restores into folders", hint="Leave them out for a server."
             )
-        order = ServerWish(source or (), backup, into, only, into_table, in_place, plan, yes, point)
+        wanted = ServerPlace(into, only, into_table, in_place, with_passwords)
+        order = ServerWish(source or (), backup, wanted, plan, yes, point)
         return restore_into_server(call, config, order, repository)
+    if with_passwords:
+        raise ConfigInvalid(
+            "--with-passwords is for restores into servers", hint="A folder holds every role as it was."
+        )
     target = _folder(into)
     locations = [_location(text) for text in tablespace or ()]
     planner = Application(config, looking(call), repository)

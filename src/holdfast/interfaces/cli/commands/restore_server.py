@@ -17,7 +17,7 @@ from holdfast.model.documents import JsonObject, JsonValue
 from holdfast.model.errors import ConfigInvalid
 
 if TYPE_CHECKING:
-    from holdfast.application.live import ServerRestoreOutcome, ServerRestorePlan
+    from holdfast.application.live import ServerPlace, ServerRestoreOutcome, ServerRestorePlan
     from holdfast.application.points import PointWish
     from holdfast.config.settings import Config
 
@@ -30,10 +30,7 @@ class ServerWish:
 
     sources: Sequence[str]
     backup: str
-    into: str | None
-    only: str | None
-    into_table: str | None
-    in_place: bool
+    place: ServerPlace
     plan: bool
     yes: bool
     point: PointWish
@@ -42,7 +39,6 @@ class ServerWish:
 def restore_into_server(call: Call, config: Config, wish: ServerWish, repository: str | None) -> int:
     """Restore one source into a server; return the exit code."""
     from holdfast.application.application import Application
-    from holdfast.application.live import ServerPlace
 
     source = _source(config, wish)
 
@@ -50,13 +46,13 @@ def restore_into_server(call: Call, config: Config, wish: ServerWish, repository
         _show_plan(call, config, plan)
         if wish.plan:
             return False
-        if wish.in_place and not wish.yes:
+        if wish.place.in_place and not wish.yes:
             _confirm(call, config, plan)
         return True
 
     with watching(call, "restoring", [source or config.application], polled=True) as watcher:
         outcome = Application(config, watcher, repository).restore_server(
-            agree, source, wish.backup, ServerPlace(wish.into, wish.only, wish.into_table, wish.in_place), wish.point
+            agree, source, wish.backup, wish.place, wish.point
         )
     if outcome is None:
         return 0
