@@ -70,7 +70,9 @@ class FileSink:
         if path.exists() and path.read_text() != text:
             raise Conflict(f"generation {generation.id} differs")
         path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
+        beside = path.with_suffix(".coming")
+        beside.write_text(text)
+        beside.rename(path)  # whoever looks meanwhile must not see half of it
         with self._changed:
             self._generation, self._position, self._durable = generation, None, 0
 
