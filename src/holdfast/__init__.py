@@ -12,7 +12,10 @@ TYPE_CHECKING = False  # as typing has it, which takes its time: `wal fetch` is 
 if TYPE_CHECKING:
     from holdfast.application.application import Application, Watcher, open_application
     from holdfast.application.doctor import diagnose
+    from holdfast.application.following import Following, FollowOrder
     from holdfast.application.keys import Keys
+    from holdfast.application.live import ServerPlace
+    from holdfast.application.points import PointWish
     from holdfast.application.results import (
         BackupOutcome,
         BackupSummary,
@@ -53,6 +56,8 @@ __all__ = [
     "Conflict",
     "Denied",
     "EntryView",
+    "FollowOrder",
+    "Following",
     "HoldfastError",
     "InitOutcome",
     "IntegrityBroken",
@@ -62,11 +67,13 @@ __all__ = [
     "LeaseHeld",
     "NotFound",
     "OutOfSpace",
+    "PointWish",
     "Progress",
     "RepositoryAbsent",
     "RestoreOutcome",
     "RestorePlan",
     "Secret",
+    "ServerPlace",
     "SetupOrder",
     "SlotView",
     "SourceFailed",
@@ -83,7 +90,10 @@ __all__ = [
 _ROOMS = {
     "application.application": ("Application", "Watcher", "open_application"),
     "application.doctor": ("diagnose",),
+    "application.following": ("FollowOrder", "Following"),
     "application.keys": ("Keys",),
+    "application.live": ("ServerPlace",),
+    "application.points": ("PointWish",),
     "application.results": (
         "BackupOutcome",
         "BackupSummary",

@@ -1,105 +1,101 @@
-"""kill -9 of follower, server, and both: no commit that was acknowledged under synchronous commit is ever missing."""
+"""kill -9 of follower, server, and both, on a store that fails: no commit acknowledged under synchronous commit is lost."""
 
 from __future__ import annotations
 
 import random
-import signal
-import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Event, Thread
 
-import psycopg
+import pytest
 from tests.acceptance.cli.cli_program import Program
-from tests.acceptance.follow.test_follow_command import newest, run_sql, stored_stretches, until
+from tests.acceptance.follow.killed_site import MAJOR, SOURCE, KilledSite, Service, Weather
+from tests.acceptance.follow.ledger_writers import TABLES, LedgerWriters
+from tests.acceptance.follow.test_follow_command import run_sql
+from tests.contract.storage.moto_server import ACCESS_KEY, REGION, SECRET_KEY, make_bucket, running_moto
+from tests.faults.storage.scripted_http import serving
+from tests.servers import PostgresServers
 
-from holdfast.sandbox import ThrowawayPostgres
-from holdfast.sources.postgres.details import parse_lsn
-
-ROUNDS = 6
-STOP_SECONDS_MAX = 30
-
-
-class Ledger:
-    """Commits row after row; knows the highest position of one that the server acknowledged."""
-
-    def __init__(self, server: ThrowawayPostgres) -> None:
-        self._server = server
-        self.acknowledged = 0
-        self.commits = 0
-        self._ended = Event()
-        self._thread = Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Ledger:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join(STOP_SECONDS_MAX)
-
-    def _run(self) -> None:
-        while not self._ended.is_set():
-            with suppress(psycopg.Error), self._connected() as connection:
-                while not self._ended.is_set():
-                    self._commit(connection)
-            time.sleep(0.05)
-
-    def _commit(self, connection: psycopg.Connection) -> None:
-        connection.execute("BEGIN")
-        connection.execute("INSERT INTO ledger DEFAULT VALUES")
-        row = connection.execute("SELECT pg_current_wal_insert_lsn()").fetchone()
-        connection.execute("COMMIT")
-        assert row is not None
-        # The commit's own record lies behind this position; what is before it must be stored in any case.
-        self.acknowledged = max(self.acknowledged, parse_lsn(str(row[0])))
-        self.commits += 1
-
-    @contextmanager
-    def _connected(self) -> Iterator[psycopg.Connection]:
-        # No timeout for statements: a cancelled wait for the standby would be told as a commit.
-        with psycopg.connect(self._server.connection_string(), autocommit=True, connect_timeout=2) as connection:
-            yield connection
+BUCKET = "backups"
+SHARE_FAILING = 0.03
+SEED = 5
+ROUNDS_SAMPLED = 3
+ROUNDS_ALL = 50
+ROUNDS_BETWEEN_CHECKS = 10
 
 
-@newest
+@pytest.fixture
+def site(postgres_servers: PostgresServers, tmp_path: Path) -> Iterator[KilledSite]:
+    """A server that waits for its follower with every commit, writers on it, and a first base backup."""
+    server = postgres_servers.start_copy(MAJOR)
+    keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    program = Program(tmp_path, keys)
+    service = Service(program)
+    with running_moto() as upstream:
+        make_bucket(upstream, BUCKET)
+        weather = Weather(upstream, SHARE_FAILING, SEED)
+        with serving(weather.script) as endpoint:
+            repository = f"s3://{BUCKET}/kept?region={REGION}&endpoint={endpoint}&path_style=true"
+            source = f"{SOURCE}=postgresql://postgres@127.0.0.1:{server.port}/postgres"
+            program.done("init", "--application", "shop", "--repository", repository, "--source", source)
+            run_sql(server, *TABLES, "ALTER SYSTEM SET wal_keep_size = '64GB'", "SELECT pg_reload_conf()")
+            writers = LedgerWriters(server, SEED)
+            site = KilledSite(program, server, postgres_servers, weather, writers, service)
+            try:
+                service.start()
+                site.until(lambda: program.done("backups", "--json").document, "there is a base backup")
+                run_sql(server, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
+                with writers:
+                    yield site
+            finally:
+                service.kill()
+                postgres_servers.drop(server)
+
+
+def kill_many(site: KilledSite, rounds: int) -> None:
+    chance = random.Random(SEED)
+    for number in range(1, rounds + 1):
+        if chance.random() < 0.75:
+            site.until_commits()  # else what was just started is killed before it is at work
+        if chance.random() < 0.3:
+            site.writers.burst.set()
+        if chance.random() < 0.3:
+            site.weather.send_away(chance.uniform(0.5, 4))
+        time.sleep(chance.uniform(0, 1.5))
+        site.kill(chance.choice(("follower", "server", "both")), chance)
+        if number % ROUNDS_BETWEEN_CHECKS == 0 or number == rounds:
+            site.until_commits(5)
+            time.sleep(chance.uniform(0, 0.5))
+            site.require_nothing_missing()
+            site.service.start()
+    site.until_commits()
+
+
+def require_end(site: KilledSite, record: Callable[[str, object], None]) -> None:
+    """Require that the last follower, asked to end, leaves one stretch, and that others ended for the store alone."""
+    assert site.service.stop() == 0, site.service.said()
+    site.require_log(whole=True)
+    for code, said in site.service.ends:
+        assert code == 1, said
+        assert '"unavailable"' in said, said
+    assert site.weather.failed
+    record("commits acknowledged", len(site.writers.acknowledged))
+    record("restores (acknowledged, found)", site.restores)
+    record("log bytes compared", site.compared)
+    record("requests failed", f"{site.weather.failed} of {len(site.weather.script.requests)}")
+    record("follower ended by itself", len(site.service.ends))
+
+
 def test_w14_no_acknowledged_commit_is_missing_whoever_is_killed(
-    postgres_server: ThrowawayPostgres, tmp_path: Path
+    site: KilledSite, record_property: Callable[[str, object], None]
 ) -> None:
-    chance = random.Random(5)
-    program = Program(tmp_path)
-    url = f"postgresql://postgres@127.0.0.1:{postgres_server.port}/postgres"
-    repository = f"file://{tmp_path / 'kept'}"
-    program.done("init", "--application", "shop", "--repository", repository, "--source", f"orders={url}")
-    run_sql(postgres_server, "CREATE TABLE ledger (id bigserial, at timestamptz DEFAULT now())")
-    follower = start(program)
-    try:
-        run_sql(postgres_server, "ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()")
-        with Ledger(postgres_server) as ledger:
-            for _ in range(ROUNDS):
-                before = ledger.commits
-                until(lambda before=before: ledger.commits > before + 5, "commits are acknowledged", 120)
-                victims = chance.choice(("follower", "server", "both"))
-                if victims != "follower":
-                    postgres_server.kill()
-                if victims != "server":
-                    follower.kill()
-                    follower.communicate()
-                    follower = start(program)
-                if victims != "follower":
-                    postgres_server.start()
-            before = ledger.commits
-            until(lambda: ledger.commits > before, "commits are acknowledged", 120)
-            acknowledged = ledger.acknowledged
-        [stretches] = stored_stretches(program)
-        assert len(stretches) == 1, stretches
-        assert stretches[0][1] > acknowledged
-    finally:
-        follower.send_signal(signal.SIGTERM)
-        follower.communicate(timeout=STOP_SECONDS_MAX)
+    kill_many(site, ROUNDS_SAMPLED)
+    require_end(site, record_property)
 
 
-def start(program: Program) -> subprocess.Popen[bytes]:
-    return program.start("follow", "--no-base", "--wait", "--json")
+@pytest.mark.soak
+def test_w14_no_acknowledged_commit_is_missing_after_fifty_kills(
+    site: KilledSite, record_property: Callable[[str, object], None]
+) -> None:
+    kill_many(site, ROUNDS_ALL)
+    require_end(site, record_property)
