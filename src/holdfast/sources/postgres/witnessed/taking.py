@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from psycopg import Error
+
 from holdfast.model.documents import JsonObject, JsonValue
 from holdfast.model.errors import Denied, HoldfastError, IntegrityBroken, Interrupted, SourceFailed
 from holdfast.sources.postgres.connection import Session, open_sql
@@ -32,7 +34,6 @@ SELECT d.oid, d.datname, pg_encoding_to_char(d.encoding), pg_get_userbyid(d.datd
 FROM pg_database d ORDER BY d.datname"""
 _READS_ALL = "SELECT pg_has_role(current_user, 'pg_read_all_data', 'USAGE')"
 
-NO_SQL = "no SQL connection"
 NOT_ALLOWED = "the role may not read tables (GRANT pg_read_all_data)"
 STANDBY = "a standby cannot tell where its snapshots lie in the log"
 NEVER_PLACED = "commits came too fast to place a snapshot in the log"
@@ -90,7 +91,9 @@ def take_witness(session: Session, settings: PostgresSettings, cluster: Cluster,
     except Interrupted:
         raise
     except HoldfastError as error:
-        known.reason = known.reason or f"{NO_SQL}: {error.message}"
+        known.reason = known.reason or error.message
+    except (ValueError, LookupError, Error) as error:  # No server answers so; the backup is whole all the same.
+        known.reason = known.reason or f"{type(error).__name__}: {error}"
     return _document(cluster, known)
 
 
