@@ -17,15 +17,28 @@ def run() -> None:
         from holdfast.interfaces.cli.wal_fetch import run as fetch
 
         sys.exit(fetch(words[2:]))
+    if words[:2] == _PUSH:
+        sys.exit(_push(words[2:]))
     from holdfast.interfaces.cli.main import run as run_any
 
-    if words[:2] != _PUSH:
-        run_any()
+    run_any()
+
+
+def _push(words: list[str]) -> int:
+    """Return an exit code that PostgreSQL understands. Help, and what is wrong with words, are told as everywhere."""
+    from holdfast.interfaces.cli.wal_push import run as push
+
+    code = push(words)
+    if code is not None:
+        return min(code, _PUSH_FAILED_MAX)
+    from holdfast.interfaces.cli.main import run as run_any
+
     try:
         run_any()
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-        sys.exit(min(code, _PUSH_FAILED_MAX))
+        found = end.code if isinstance(end.code, int) else 1
+        return min(found, _PUSH_FAILED_MAX)
+    return 0
 
 
 if __name__ == "__main__":

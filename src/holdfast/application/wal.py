@@ -7,18 +7,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from holdfast import bootstrap
-from holdfast.application.following import known_of
+from holdfast.application.wal_near import NearLog
 from holdfast.config.settings import Config
-from holdfast.model.errors import ConfigInvalid, Conflict, SourceFailed
+from holdfast.model.errors import ConfigInvalid, SourceFailed
 from holdfast.model.logs import Generation, Sample, Stretch, holes
+from holdfast.repository import history as histories
 from holdfast.repository.area import Area
+from holdfast.repository.format import names
 from holdfast.repository.format.log import SpanHeader, identity_of
+from holdfast.repository.log.listing import ListedSpan
 from holdfast.repository.log.reading import StoredLog
 from holdfast.repository.log.spans import put_generation, put_span, seal_span
-from holdfast.sources.kinds import POSTGRES
+from holdfast.sources.kinds import PHYSICAL, POSTGRES
 from holdfast.sources.postgres.follow.timelines import (
     TimelineHistory,
     generation_of,
@@ -42,7 +46,7 @@ from holdfast.sources.postgres.wal_walk import ENDS, Walk
 from holdfast.storage.settled import RetryPolicy
 
 SPAN_BYTES = 16 << 20
-COMPARED_BYTES = 4 << 20
+ZEROS_BYTES = 4 << 20
 SAMPLED_BYTES = 1 << 20
 """Of the end of a segment, looked through for its last commit."""
 PUSH_POLICY = RetryPolicy(tries_max=6, waits_seconds_max=20.0, elapsed_seconds_max=120.0)
@@ -76,13 +80,39 @@ def wal_name(name: str) -> WalFileName:
     return parsed
 
 
+@dataclass(frozen=True, slots=True)
+class StoredSegment:
+    """A segment that is durable: its content, and the spans that hold it. ``is_new``: some of it was not before."""
+
+    content: bytes
+    spans: tuple[ListedSpan, ...]
+    is_new: bool
+
+
 class WalFiles:
     """The log of one source, file by file. Take it from ``opened``."""
 
     def __init__(self, area: Area, tools: bootstrap.Tools) -> None:
         self.area = area
         self.tools = tools
-        self.log = StoredLog(area, tools.executor)
+        self._near = NearLog(area, tools.executor)
+
+    @cached_property
+    def log(self) -> StoredLog:
+        """The whole log as it was when it was first asked for. A push has no need of it."""
+        return StoredLog(self.area, self.tools.executor)
+
+    @cached_property
+    def _known_system(self) -> str | None:
+        """Whose log it is, as far as the backups, and what was adopted since, say."""
+        history = histories.read_history(self.area, self.tools.executor, self.tools.remembered)
+        if history.state.identity:
+            return dict(history.state.identity).get("system_identifier")
+        for entry in reversed(history.live_entries()):
+            record = histories.record_of(self.area, entry)
+            if record.form == PHYSICAL.form:
+                return dict(record.identity).get("system_identifier")
+        return None
 
     # Push
 
@@ -99,7 +129,8 @@ class WalFiles:
             case WalFileKind.HISTORY:
                 return self._push_history(name, path)
             case _:
-                return self._push_segment(name, path)
+                stored = self.push_segment(name, path)
+                return f"{path.name} is stored" if stored.is_new else f"{path.name} was stored before"
 
     def _push_history(self, name: WalFileName, path: Path) -> str:
         identifier = system_of(path.parent.parent) or self._only_system()
@@ -113,7 +144,8 @@ class WalFiles:
         self._store_generation(history, self._segment_bytes(path, identifier))
         return f"{path.name} is stored"
 
-    def _push_segment(self, name: WalFileName, path: Path) -> str:
+    def push_segment(self, name: WalFileName, path: Path) -> StoredSegment:
+        """Store a segment, or the part of one, durably; return what is durable then. Raises as ``push`` does."""
         content = _read(path)
         facts = check_segment(name, content[:HEADER_BYTES], len(content))
         self._refuse_other(facts.system_identifier)
@@ -121,45 +153,39 @@ class WalFiles:
         stretch = facts.stretch
         if name.kind is WalFileKind.PARTIAL:
             stretch = self._before_fork(name, facts, path)
-        self._compare(generation, stretch, content)
-        new = holes(self.log.stretches(generation.id), stretch)
+        spans = self._near.compared(generation.id, stretch, content)
+        new = holes((Stretch(span.name.start, span.name.end) for span in spans), stretch)
         sample = _last_commit(content, facts) if stretch == facts.stretch else None
+        own: set[str] = set()
         for hole in new:
-            self._put(
-                generation, hole, content[hole.start - facts.stretch.start : hole.end - facts.stretch.start], sample
-            )
+            piece = content[hole.start - facts.stretch.start : hole.end - facts.stretch.start]
+            own |= self._put(generation, hole, piece, sample)
         if new:
             # Whoever pushed the same positions meanwhile must have pushed the same bytes.
-            self.log.refresh()
-            self._compare(generation, stretch, content)
-        return f"{path.name} is stored" if new else f"{path.name} was stored before"
+            spans = self._near.compared(generation.id, stretch, content, own)
+        return StoredSegment(content, tuple(spans), bool(new))
 
-    def _put(self, generation: Generation, stretch: Stretch, content: bytes, sample: Sample | None) -> None:
+    def object_name(self, span: ListedSpan) -> str:
+        """Return the name of a span's object in the store."""
+        return names.log_span(self.area.keys.area, span.name)
+
+    def _put(self, generation: Generation, stretch: Stretch, content: bytes, sample: Sample | None) -> set[str]:
+        """Put what was missing; return the digests of its spans."""
+        digests = set()
         for offset in range(0, len(content), SPAN_BYTES):
             piece = content[offset : offset + SPAN_BYTES]
             start = stretch.start + offset
             is_last = offset + len(piece) == len(content)
             samples = (sample,) if sample is not None and is_last and sample.position == start + len(piece) else ()
             header = SpanHeader(samples, None, identity_of(generation), datetime.now(UTC))
-            put_span(self.area, seal_span(self.area, generation.id, start, piece, header))
-
-    def _compare(self, generation: Generation, stretch: Stretch, content: bytes) -> None:
-        base = stretch.start
-        for stored in self.log.stretches(generation.id):
-            shared = Stretch(max(stored.start, stretch.start), min(stored.end, stretch.end))
-            at = shared.start
-            for piece in self.log.read(generation.id, shared) if shared.size_bytes > 0 else ():
-                if content[at - base : at - base + len(piece)] != piece:
-                    raise Conflict(
-                        f"the log from {at:X} on is stored already, with other content",
-                        hint="Two servers archive here as if they were one (a clone, a restored copy), or a disk is "
-                        "broken. Nothing was overwritten. Find out which server is the right one.",
-                    )
-                at += len(piece)
+            sealed = seal_span(self.area, generation.id, start, piece, header)
+            put_span(self.area, sealed)
+            digests.add(sealed.name.digest)
+        return digests
 
     def _generation(self, name: WalFileName, facts: SegmentFacts, path: Path) -> Generation:
         """Return the generation that a segment belongs to, stored now where it was not."""
-        found = generations_of(self.log.generations(), name.timeline, facts.system_identifier)
+        found = generations_of(self._near.generations(), name.timeline, facts.system_identifier)
         if found is not None:
             return found[0]
         beside = path.with_name(history_name(name.timeline))
@@ -173,17 +199,17 @@ class WalFiles:
         return self._store_generation(history, facts.segment_bytes)
 
     def _store_generation(self, history: TimelineHistory, segment_bytes: int) -> Generation:
-        refuse_taken(history, self.log.generations())
+        refuse_taken(history, self._near.generations())
         generation = generation_of(history, segment_bytes)
         self.area.catalog(POSTGRES, datetime.now(UTC))
         put_generation(self.area, generation, datetime.now(UTC))
-        self.log.refresh()
+        self._near.refresh()
         return generation
 
     def _before_fork(self, name: WalFileName, facts: SegmentFacts, path: Path) -> Stretch:
         """Return what a partial segment is good for: up to where its timeline was left. The rest may be anything."""
         forks = []
-        for generation in self.log.generations():
+        for generation in self._near.generations():
             history = history_of(generation)
             if history is not None and history.system_identifier == facts.system_identifier:
                 fork = history.switch_from(name.timeline)
@@ -197,7 +223,7 @@ class WalFiles:
         return Stretch(facts.stretch.start, max(forks))
 
     def _segment_bytes(self, path: Path, identifier: str) -> int:
-        for generation in self.log.generations():
+        for generation in self._near.generations():
             size = generation.details.get("segment_bytes")
             if generation.details.get("system_identifier") == identifier and isinstance(size, int):
                 return size
@@ -215,13 +241,11 @@ class WalFiles:
         )
 
     def _only_system(self) -> str | None:
-        systems = {str(one.details.get("system_identifier")) for one in self.log.generations()}
+        systems = {str(one.details.get("system_identifier")) for one in self._near.generations()}
         return systems.pop() if len(systems) == 1 else None
 
     def _refuse_other(self, found: str) -> None:
-        known = known_of(self.area, self.tools, POSTGRES).identity
-        expected = dict(known.facts).get("system_identifier") if known is not None else self._only_system()
-        refuse_other_system(self.area.source, expected, found)
+        refuse_other_system(self.area.source, self._known_system or self._only_system(), found)
 
     # Fetch
 
@@ -250,7 +274,7 @@ class WalFiles:
         yield from self.log.read(part.generation, part.stretch)
         zeros = part.zeros
         while zeros:
-            step = min(zeros, COMPARED_BYTES)
+            step = min(zeros, ZEROS_BYTES)
             yield bytes(step)
             zeros -= step
 

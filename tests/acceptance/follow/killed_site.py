@@ -181,7 +181,7 @@ class KilledSite:
 
     def require_told(self, stretches: Sequence[Stretch]) -> None:
         holes = [Stretch(before.end, after.start) for before, after in itertools.pairwise(stretches)]
-        [window] = self.program.done("windows", SOURCE, "--json").document
+        window = self.program.done("windows", SOURCE, "--json").document[0]
         told = [(gap["start_position"], gap["end_position"]) for gap in window["gaps"]]
         assert [(hole.start, hole.end) for hole in holes] == told, json.dumps(window)
 

@@ -14,9 +14,9 @@ from tests.acceptance.follow.test_follow_command import run_sql
 from holdfast.sandbox import ThrowawayPostgres
 from holdfast.sources.postgres.details import parse_lsn
 
-WRITERS = 3
+WRITERS = 4
 ACCOUNTS = 1000
-PAUSE_SECONDS_MAX = 0.08
+PAUSE_SECONDS_MAX = 0.03
 """Between two commits of one writer: each becomes an object in the store, and all are read back at the end."""
 RECONNECT_SECONDS = 0.05
 CONNECT_SECONDS_MAX = 2
@@ -39,7 +39,7 @@ _BURST = b"""
 
 
 class LedgerWriters:
-    """Commit row after row, through every crash of the server, for as long as the context lasts.
+    """Commit row after row, through every crash of the server, until stopped.
 
     ``acknowledged`` are the rows whose commit came back, in that order; ``position`` is the highest one of the log
     that the server was ever seen to count as flushed by its standby. No statement has a time limit: a wait for the
@@ -58,15 +58,16 @@ class LedgerWriters:
         self._ended = Event()
         self._threads = [Thread(target=self._run, args=(random.Random(seed + n),), daemon=True) for n in range(WRITERS)]
 
-    def __enter__(self) -> LedgerWriters:
+    def start(self) -> None:
         for thread in self._threads:
             thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """End them; the server has to be gone, else a commit that waits for a dead follower waits for ever."""
         self._ended.set()
         for thread in self._threads:
-            thread.join(JOIN_SECONDS_MAX)
+            if thread.ident is not None:
+                thread.join(JOIN_SECONDS_MAX)
 
     def _run(self, chance: random.Random) -> None:
         while not self._ended.is_set():

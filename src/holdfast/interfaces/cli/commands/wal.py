@@ -10,11 +10,6 @@ import typer
 from holdfast.interfaces.cli.call import Call, Section, command
 from holdfast.interfaces.cli.completion import RepositoryOption, complete_source
 from holdfast.interfaces.cli.groups import new_group
-from holdfast.interfaces.cli.output import say, say_json
-from holdfast.model.errors import HoldfastError
-
-FAILED_MAX = 125
-"""PostgreSQL takes what is above for the end of the archiver itself."""
 
 Source = Annotated[
     str | None,
@@ -42,20 +37,11 @@ def push(
 
     0 only once it is durable. The same file again is fine; one that differs from what is stored is refused.
     """
-    from holdfast.application.wal import PUSH_POLICY, WalOrder, opened
+    # `holdfast.__main__` takes this command before it comes here, because it has to be quick; this is for the help,
+    # and for what is wrong with a command line.
+    from holdfast.interfaces.cli.wal_push import PushWish, push_slowly
 
-    call.stop.polled = True  # A put is not broken off half way: the server would have it again at once.
-    try:
-        with opened(call.config(), WalOrder(source, repository), PUSH_POLICY) as files:
-            done = files.push(path)
-    except HoldfastError as error:
-        error.exit_code = min(error.exit_code, FAILED_MAX)
-        raise
-    if call.json:
-        say_json({"file": path.name, "done": done})
-    elif call.verbose:
-        say(done)
-    return 0
+    return push_slowly(PushWish(path, call.config_path, source, repository), call.stop, call.json, call.verbose)
 
 
 def fetch(
