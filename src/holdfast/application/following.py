@@ -12,14 +12,14 @@ from threading import Event, Thread
 
 from holdfast import bootstrap
 from holdfast.application.application import Application, Watcher
+from holdfast.application.known import known_of
 from holdfast.backup.following import Acknowledge, LogSettings, LogSurroundings, RepositoryLog, open_log
 from holdfast.config.settings import Config
 from holdfast.model.errors import ConfigInvalid, HoldfastError, Interrupted
-from holdfast.repository import history as histories
 from holdfast.repository.area import Area
 from holdfast.repository.format.names import RunId
 from holdfast.sources.kinds import CAPTURED_KINDS, LANES, PHYSICAL
-from holdfast.sources.port import Identity, Tier
+from holdfast.sources.port import Tier
 from holdfast.storage.settled import RetryPolicy
 
 STORE_POLICY = RetryPolicy(tries_max=3, waits_seconds_max=5.0, elapsed_seconds_max=60.0)
@@ -49,25 +49,6 @@ class FollowOutcome:
     stored_bytes: int
     spans: int
     error: HoldfastError | None
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the history knows of a source: whose log it may be, and whether a physical backup lies in it."""
-
-    identity: Identity | None
-    has_base: bool
-
-
-def known_of(area: Area, tools: bootstrap.Tools, kind: str) -> Known:
-    """Return what the backups of a source, and what was adopted since, say of its server."""
-    history = histories.read_history(area, tools.executor, tools.remembered)
-    for entry in reversed(history.live_entries()):
-        record = histories.record_of(area, entry)
-        if record.form == PHYSICAL.form:
-            return Known(Identity(kind, history.state.identity or record.identity), True)
-    adopted = history.state.identity
-    return Known(Identity(kind, adopted) if adopted else None, False)
 
 
 def names_to_follow(config: Config, sources: Sequence[str]) -> list[str]:

@@ -11,18 +11,18 @@ from functools import cached_property
 from pathlib import Path
 
 from holdfast import bootstrap
+from holdfast.application.known import known_of
 from holdfast.application.wal_near import NearLog
 from holdfast.config.settings import Config
 from holdfast.model.errors import ConfigInvalid, SourceFailed
 from holdfast.model.logs import Generation, Sample, Stretch, holes
-from holdfast.repository import history as histories
 from holdfast.repository.area import Area
 from holdfast.repository.format import names
 from holdfast.repository.format.log import SpanHeader, identity_of
 from holdfast.repository.log.listing import ListedSpan
 from holdfast.repository.log.reading import StoredLog
 from holdfast.repository.log.spans import put_generation, put_span, seal_span
-from holdfast.sources.kinds import PHYSICAL, POSTGRES
+from holdfast.sources.kinds import POSTGRES
 from holdfast.sources.postgres.follow.timelines import (
     TimelineHistory,
     generation_of,
@@ -105,14 +105,8 @@ class WalFiles:
     @cached_property
     def _known_system(self) -> str | None:
         """Whose log it is, as far as the backups, and what was adopted since, say."""
-        history = histories.read_history(self.area, self.tools.executor, self.tools.remembered)
-        if history.state.identity:
-            return dict(history.state.identity).get("system_identifier")
-        for entry in reversed(history.live_entries()):
-            record = histories.record_of(self.area, entry)
-            if record.form == PHYSICAL.form:
-                return dict(record.identity).get("system_identifier")
-        return None
+        identity = known_of(self.area, self.tools, POSTGRES).identity
+        return dict(identity.facts).get("system_identifier") if identity is not None else None
 
     # Push
 

@@ -28,6 +28,7 @@ MAJOR = 18
 SOURCE = "orders"
 WAIT_SECONDS_MAX = 120.0
 STOP_SECONDS_MAX = 30.0
+RESTORE_SECONDS_MAX = 600.0
 POLL_SECONDS = 0.05
 SERVICE_SECONDS = 0.5
 """How long a service manager waits before it starts again what ended by itself."""
@@ -150,7 +151,9 @@ class KilledSite:
         self.weather.wait_until_back()
         self.require_log()
         folder = self.servers.new_folder("restored")
-        self.program.done("restore", SOURCE, "--latest", "--into", folder / "data", "--quiet")
+        with self.program.start("restore", SOURCE, "--latest", "--into", folder / "data", "--quiet") as restore:
+            _, said = restore.communicate(timeout=RESTORE_SECONDS_MAX)
+        assert restore.returncode == 0, said
         restored = self.servers.start(MAJOR, data_folder=folder / "data")
         found = rows_of(restored)
         self.servers.drop_folder(folder)
@@ -173,7 +176,7 @@ class KilledSite:
             stretches = log.stretches(generation.id)
             assert len(stretches) == 1 or not whole
             self.require_told(stretches)
-            assert stretches[0].end >= self.writers.position
+            assert stretches[0].end >= self.writers.position, "bytes that were acknowledged are not stored"
             for part in segments_of(Stretch(max(self.compared, stretches[0].start), stretches[0].end)):
                 stored = b"".join(log.read(generation.id, part))
                 assert stored == self.written(part), f"{part.start:x} to {part.end:x}"
