@@ -37,4 +37,4 @@ def test_every_capture_under_load_is_one_state_of_the_database(shared_postgres: 
             before = list(done)
             require_consistent(capture(settings_of(shared_postgres, database)), database)
             assert done[0] > before[0]
-    assert done[1] > CAPTURES
+    assert done[1] > CAPTURES / 2
