@@ -161,7 +161,7 @@ class KilledSite:
         assert acknowledged[-1] in found
         assert set(acknowledged) - found == set()
         assert found <= self.writers.begun
-        assert not self.writers.warnings
+        assert self.writers.warnings == []
         self.restores.append((len(acknowledged), len(found)))
 
     def require_log(self, *, whole: bool = False) -> None:

@@ -43,7 +43,7 @@ class LedgerWriters:
 
     ``acknowledged`` are the rows whose commit came back, in that order; ``position`` is the highest one of the log
     that the server was ever seen to count as flushed by its standby. No statement has a time limit: a wait for the
-    standby that is cancelled would be told as a commit.
+    standby that is cancelled would be told as a commit, with one of ``warnings``, of which there must be none.
     """
 
     def __init__(self, server: ThrowawayPostgres, seed: int) -> None:
@@ -75,11 +75,16 @@ class LedgerWriters:
                 suppress(psycopg.Error),
                 psycopg.connect(self._dsn, autocommit=True, connect_timeout=CONNECT_SECONDS_MAX) as connection,
             ):
-                connection.add_notice_handler(lambda told: self.warnings.append(told.message_primary or ""))
+                connection.add_notice_handler(self._take_notice)
                 while not self._ended.is_set():
                     self._commit(connection, chance)
                     time.sleep(chance.uniform(0, PAUSE_SECONDS_MAX))
             time.sleep(RECONNECT_SECONDS)
+
+    def _take_notice(self, told: psycopg.errors.Diagnostic) -> None:
+        """Keep a warning; a FATAL that comes unasked is a server process that saw the postmaster killed."""
+        if told.severity_nonlocalized == "WARNING":
+            self.warnings.append(told.message_primary or "")
 
     def _commit(self, connection: psycopg.Connection[tuple[object, ...]], chance: random.Random) -> None:
         if self.burst.is_set():
