@@ -258,9 +258,10 @@ def replay() -> None:
         hand_over(peer, server_account())
         os.sync()
         copied = recover(bench, peer, rows)
-    log_seconds = with_log - without
+    log_seconds = max(0.0, with_log - without)
     print(
-        f"replay: {size / 1e9:.2f} GB of log: holdfast brings it back in {log_seconds:.1f} s, the server replays it in "
+        f"replay: {size / 1e9:.2f} GB of log: holdfast brings it back in {log_seconds:.1f} s (restores of "
+        f"{with_log:.1f} s with it and {without:.1f} s without), the server replays it in "
         f"{started:.1f} s; with cp {copied:.1f} s; ratio {(log_seconds + started) / copied:.2f}"
     )
 
@@ -302,14 +303,22 @@ def files() -> None:
         chosen = segments(bench)[:FILES]
         results: dict[str, list[float]] = {}
         pushed = "wal push: holdfast", "archive-push: pgbackrest"
-        for number, path in enumerate(chosen[: len(chosen) // 4]):
+        for number, path in enumerate(waiting(bench, chosen)):
             _one(bench, results, pushed[0], [*bench.holdfast, "wal", "push", str(path)], number)
+            ready = path.parent / "archive_status" / f"{path.name}.ready"
+            ready.rename(ready.with_suffix(".done"))
+        bench.psql("ALTER SYSTEM SET archive_command = '/bin/false'", "SELECT pg_reload_conf()")
+        for path in chosen:
+            ready = path.parent / "archive_status" / f"{path.name}.ready"
+            ready.with_suffix(".done").unlink(missing_ok=True)
+            ready.touch()
+            hand_over(ready, server_account())
         for number, path in enumerate(chosen):
             _one(bench, results, pushed[1], [*bench.pgbackrest, "archive-push", str(path)], number, as_server=True)
         target = bench.root / "fetched"
         target.mkdir(mode=0o777)
         target.chmod(0o777)
-        for number, path in enumerate(chosen[: len(chosen) // 4]):
+        for number, path in enumerate(chosen):
             words = [*bench.holdfast, "wal", "fetch", path.name, str(target / f"h{number}")]
             _one(bench, results, "wal fetch: holdfast", words, number)
         for number, path in enumerate(chosen):
@@ -322,6 +331,16 @@ def files() -> None:
             f"files: {name}: {len(times)} segments, {1000 * mean:.0f} ms a segment (median {1000 * median:.0f} ms), "
             f"{SEGMENT_BYTES / mean / 1e6:.0f} MB/s"
         )
+
+
+def waiting(bench: Bench, chosen: Sequence[Path]) -> list[Path]:
+    """Return copies of segments in a folder that looks as a server's does whose archiver is behind."""
+    folder = bench.root / "behind" / "pg_wal"
+    (folder / "archive_status").mkdir(parents=True)
+    for path in chosen:
+        shutil.copy(path, folder / path.name)
+        (folder / "archive_status" / f"{path.name}.ready").touch()
+    return [folder / path.name for path in chosen]
 
 
 def _one(
